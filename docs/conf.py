@@ -1,0 +1,34 @@
+"""How Sphinx builds the documentation: see README.md in this folder."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+project = METADATA["name"]
+author = METADATA["authors"][0]["name"]
+copyright = f"2026, {author}"
+version = release = METADATA["version"]
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx_copybutton",
+    "sphinxcontrib_trio",  # marks functions that are async, and context managers, as such
+]
+exclude_patterns = ["_build", "README.md"]
+default_role = "any"
+nitpicky = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autoclass_content = "both"
+
+html_theme = "furo"
+html_title = f"gateways {release}"
+
+# Copying an example leaves the prompts behind.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True

@@ -1,0 +1,180 @@
+"""Handlers: what they are, how they are called, and how an application that must start up hands one out."""
+
+from gateways._model.errors import GatewayError, Reject
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from contextlib import AbstractAsyncContextManager
+    from contextvars import Context
+    from types import TracebackType
+    from typing import Any, TypeVar
+
+    from gateways._model.request import Request
+    from gateways._model.response import Response
+
+    T = TypeVar("T")
+
+    #: What answers a request: ``async def handler(request) -> Response``. A plain ``def`` runs in a worker thread.
+    Handler = Callable[[Request], Awaitable[Response]] | Callable[[Request], Response]
+    #: A handler, or an async context manager (or a function that makes one) which starts up and yields it.
+    Application = Handler | AbstractAsyncContextManager[Handler] | Callable[[], AbstractAsyncContextManager[Handler]]
+else:
+    # Names for annotations; evaluating the types above would load modules that a CGI script never needs.
+    Handler = Application = object
+
+_COROUTINE, _ASYNC_GENERATOR = 0x80, 0x200  # inspect.CO_COROUTINE, inspect.CO_ASYNC_GENERATOR
+
+
+def is_async(function: object) -> bool:
+    """Whether calling this gives something to await, judged without calling it."""
+    while (inner := getattr(function, "func", None)) is not None:  # functools.partial
+        function = inner
+    code = getattr(function, "__code__", None)
+    if code is None:
+        code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004
+    return code is not None and bool(code.co_flags & _COROUTINE)
+
+
+async def invoke(handler: "Handler", request: "Request") -> "Response":
+    """Call a handler of either kind and give back its answer, whatever it is."""
+    result = handler(request) if is_async(handler) else await request.run_sync(handler, request)
+    return await result if hasattr(result, "__await__") else result  # type: ignore[return-value]
+
+
+class Roles:
+    """A handler for each FastCGI role (section 6 of its specification).
+
+    An authorizer request without an authorizer is denied with 403, never let through; a role that is not offered is
+    refused by the protocol where that is safe.
+    """
+
+    __slots__ = ("authorizer", "filter", "responder")
+
+    def __init__(
+        self,
+        responder: "Handler | None" = None,
+        *,
+        authorizer: "Handler | None" = None,
+        filter: "Handler | None" = None,
+    ) -> None:
+        if responder is None and authorizer is None and filter is None:
+            raise ValueError("Roles needs a handler for one role at least")
+        self.responder = responder
+        self.authorizer = authorizer
+        self.filter = filter
+
+    @property
+    def offered(self) -> "tuple[str, ...]":
+        """The names of the roles that have a handler."""
+        return tuple([role for role in ("responder", "authorizer", "filter") if getattr(self, role) is not None])
+
+    async def __call__(self, request: "Request") -> "Response":
+        handler: Handler | None = getattr(self, request.role)
+        if handler is None:
+            request.log(f"a request for the role {request.role}, which this application does not play")
+            raise Reject(403 if request.role == "authorizer" else 501)
+        return await invoke(handler, request)
+
+    def __repr__(self) -> str:
+        return f"Roles({', '.join([f'{role}={getattr(self, role)!r}' for role in self.offered])})"
+
+
+def as_roles(handler: "Handler") -> Roles:
+    """A handler by itself plays the responder."""
+    return handler if isinstance(handler, Roles) else Roles(handler)
+
+
+class Started:
+    """An application, started: ``async with Started(app) as roles``.
+
+    Accepts a handler, an async context manager that yields one, or a function made by ``@asynccontextmanager``.
+    Raises TypeError for anything else.
+    """
+
+    __slots__ = ("_application", "_manager")
+
+    def __init__(self, application: "Application") -> None:
+        self._application = application
+        self._manager: Any = None
+
+    async def __aenter__(self) -> Roles:
+        application: Any = self._application
+        inner = getattr(getattr(application, "__wrapped__", None), "__code__", None)
+        if inner is not None and inner.co_flags & _ASYNC_GENERATOR:
+            application = application()
+        if hasattr(application, "__aenter__"):
+            self._manager = application
+            application = await application.__aenter__()
+        if not callable(application):
+            raise TypeError(f"an application is a handler or yields one; {application!r} is neither")
+        return as_roles(application)
+
+    async def __aexit__(
+        self, kind: "type[BaseException] | None", error: "BaseException | None", traceback: "TracebackType | None"
+    ) -> "bool | None":
+        if self._manager is None:
+            return None
+        return await self._manager.__aexit__(kind, error, traceback)  # type: ignore[no-any-return]
+
+
+def drive(coroutine: "Coroutine[Any, Any, T]") -> "T":
+    """Run a coroutine that never waits, without an event loop.
+
+    Raises GatewayError when it does wait: trio's primitives need a running trio.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise waits_without_a_loop()
+
+
+def waits_without_a_loop() -> GatewayError:
+    """The error for a handler that waits where nothing can wake it."""
+    return GatewayError(
+        "the handler waits for something, but no event loop runs: import trio in the application, or call "
+        "gateways.cgi.run(app, trio=True)"
+    )
+
+
+class Resumed:
+    """``await Resumed(coroutine, trap)`` goes on with a coroutine that has been stepped by hand up to a wait.
+
+    ``trap`` is what its last step yielded, for the event loop that now takes over. ``before_wait`` is called each
+    time the coroutine is about to wait, ``context`` is the one it runs in.
+    """
+
+    __slots__ = ("_before_wait", "_coroutine", "_run", "_trap")
+
+    def __init__(
+        self,
+        coroutine: "Coroutine[Any, Any, Any]",
+        trap: "Any",
+        before_wait: "Callable[[], None] | None" = None,
+        context: "Context | None" = None,
+    ) -> None:
+        self._coroutine = coroutine
+        self._trap = trap
+        self._before_wait = before_wait
+        self._run = _call if context is None else context.run
+
+    def __await__(self) -> "Generator[Any, Any, Any]":
+        trap = self._trap
+        while True:
+            if self._before_wait is not None:
+                self._before_wait()
+            step, value = self._coroutine.send, None
+            try:
+                value = yield trap
+            except BaseException as error:
+                step, value = self._coroutine.throw, error
+            try:
+                trap = self._run(step, value)
+            except StopIteration as stop:
+                return stop.value
+
+
+def _call(function: "Callable[[Any], T]", argument: "Any") -> "T":
+    return function(argument)

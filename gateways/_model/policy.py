@@ -1,0 +1,238 @@
+"""What happens to an answer, decided once for every protocol.
+
+``decide`` turns a Response into the bytes of a head and the body that may follow it; ``refusal`` turns an error into
+a Response; ``respond`` runs a handler and puts the two together over a sink that a transport provides. No I/O
+happens here but through that sink.
+"""
+
+import os
+
+from gateways._model.dialects.cgi import render_head
+from gateways._model.errors import GatewayError, LocalProtocolError, Reject, RemoteProtocolError
+from gateways._model.handler import invoke
+from gateways._model.headers import INTERNAL
+from gateways._model.limits import Limits
+from gateways._model.response import Meter, Response, close, default_type, encode, pour
+from gateways._model.status import reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Any, BinaryIO, Protocol
+
+    from gateways._model.handler import Handler
+    from gateways._model.request import Request
+
+    class Sink(Protocol):
+        """Where one answer goes."""
+
+        #: Whether anything has left, so that a clean error is no longer possible.
+        committed: bool
+
+        async def start(self, answer: "Answer") -> None:
+            """Take the head, to be sent together with what follows. A second call replaces the first."""
+
+        async def write(self, data: bytes) -> None:
+            """Take some of the body, never empty."""
+
+        def report(self, error: BaseException) -> None:
+            """Tell the log about an error that the client learns only the status of."""
+
+
+_FILE_CHUNK = 262_144
+#: nginx reads a response head into one buffer of this size by default (fastcgi_buffer_size).
+NGINX_HEAD = 4096
+
+
+class Answer:
+    """A response as it will leave: status, head, length of the body (None: unknown) and whether there is one."""
+
+    __slots__ = ("has_body", "head", "length", "status")
+
+    def __init__(self, status: int, head: bytes, length: "int | None", has_body: bool) -> None:
+        self.status = status
+        self.head = head
+        self.length = length
+        self.has_body = has_body
+
+
+def decide(
+    response: Response,
+    method: str,
+    *,
+    size: "int | None" = None,
+    max_head: int = 32_768,
+    allowed: "Collection[str]" = (),
+) -> Answer:
+    """Settle what leaves for a response.
+
+    ``size`` is the length of its body in bytes where that is known. The bodies of answers to HEAD and of 204 and
+    304 are dropped here and nowhere else (HAProxy answers 502 to a surplus one). Raises LocalProtocolError for a
+    Content-Length that contradicts the body, for a header field that only ``allowed`` may unlock, and for a head of
+    more than ``max_head`` bytes.
+    """
+    bodiless = response.status in (204, 304)
+    has_body = not bodiless and method != "HEAD" and size != 0
+    fields = []
+    if response.content_type or (not bodiless and size != 0):
+        fields.append(("Content-Type", default_type(response)))
+    length = size
+    for name, value in response.headers.items():
+        lower = name.lower()
+        if lower == "content-type" or (lower == "content-length" and response.status == 204):
+            continue
+        if not value:
+            continue  # the same as a field that is not sent (RFC 3875 section 6.3)
+        if lower in INTERNAL and lower not in allowed:
+            raise LocalProtocolError(f"{name} makes a web server send files: allow it by name for this listener")
+        if lower == "content-length":
+            length = int(value)
+            # An answer to HEAD, and a 304, may announce the length of a body that they were not given.
+            left_out = size == 0 and (bodiless or method == "HEAD")
+            if size is not None and length != size and not left_out:
+                raise LocalProtocolError(f"Content-Length is {value}, but the body has {size} bytes")
+        fields.append((name, value))
+    if size is not None and not bodiless and "content-length" not in response.headers:
+        fields.append(("Content-Length", str(size)))
+    head = render_head(response.status, fields)
+    if len(head) > max_head:
+        raise LocalProtocolError(f"the response head has {len(head)} bytes, {max_head} are allowed")
+    return Answer(response.status, head, length, has_body)
+
+
+def refusal(error: BaseException) -> Response:
+    """The answer that an error wants: its own status where it has one, otherwise a 500 that tells nothing."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]  # trio's nurseries wrap what a child raises
+    if isinstance(error, Reject):
+        try:
+            response = Response((error.detail or reason(error.status)) + "\n", error.status, error.headers)
+            decide(response, "GET", size=len(encode(response.body)))
+        except (LocalProtocolError, TypeError, ValueError) as flaw:
+            error.add_note(f"this Reject cannot be sent: {flaw}")
+            return _plain(500)
+        return response
+    return _plain(error.status if isinstance(error, RemoteProtocolError) else 500)
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether an error is an answer rather than a failure, so that the log need not explain it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return isinstance(error, Reject)
+
+
+def _plain(status: int) -> Response:
+    return Response(reason(status) + "\n", status)
+
+
+async def respond(
+    handler: "Handler", request: "Request", sink: "Sink", *, limits: Limits, allowed: "Collection[str]" = ()
+) -> int:
+    """Answer one request: run the handler, send what it gives, and give back the app status.
+
+    An error before anything was sent becomes a clean answer; after that it is raised, for the transport to show as
+    plainly as its protocol can. Cancellation passes through; bodies are closed in any case.
+    """
+    try:
+        response = await invoke(handler, request)
+        return await _send(response, request, sink, limits, allowed)
+    except Exception as error:
+        if sink.committed:
+            raise
+        return await refuse(error, request.method, sink)
+
+
+async def refuse(error: BaseException, method: str, sink: "Sink") -> int:
+    """Answer with the status an error wants; also for requests that could not be built."""
+    response = refusal(error)
+    if response.status == 500 or not is_expected(error):
+        sink.report(error)
+    await _send_whole(response, encode(response.body), method, sink)
+    return response.app_status
+
+
+async def _send(
+    response: Response, request: "Request", sink: "Sink", limits: Limits, allowed: "Collection[str]"
+) -> int:
+    if not isinstance(response, Response):
+        raise TypeError(f"a handler gives back a Response, not {type(response).__name__}")
+    body: Any = response.body
+    if isinstance(body, str | bytes):
+        await _send_whole(response, encode(body), request.method, sink, limits.max_head, allowed)
+        return response.app_status
+    size = None
+    if isinstance(body, os.PathLike):
+        file, size = await request.run_sync(_open, body)
+        body = _FileBody(file, request)
+    try:
+        answer = decide(response, request.method, size=size, max_head=limits.max_head, allowed=allowed)
+        await sink.start(answer)
+    except BaseException:
+        await close(body)
+        raise
+    if answer.has_body:
+        await _stream(body, answer.length, sink)
+    else:
+        await close(body)
+    return response.app_status
+
+
+async def _send_whole(
+    response: Response,
+    data: bytes,
+    method: str,
+    sink: "Sink",
+    max_head: int = 32_768,
+    allowed: "Collection[str]" = (),
+) -> None:
+    answer = decide(response, method, size=len(data), max_head=max_head, allowed=allowed)
+    await sink.start(answer)
+    if answer.has_body:
+        await sink.write(data)
+
+
+async def _stream(body: "Any", length: "int | None", sink: "Sink") -> None:
+    meter = Meter(length)
+
+    async def send(chunk: "str | bytes") -> None:
+        admitted = meter.admit(encode(chunk))
+        if admitted:
+            await sink.write(admitted)
+
+    await pour(body, send)
+    if meter.excess:
+        sink.report(ExcessBody(f"{meter.excess} bytes beyond the Content-Length of {length} were cut"))
+    if meter.left:
+        raise LocalProtocolError(f"the body ended {meter.left} bytes before its Content-Length of {length}")
+
+
+class ExcessBody(GatewayError):
+    """A handler sent more than its Content-Length announced."""
+
+
+def _open(path: "os.PathLike[str]") -> "tuple[BinaryIO, int]":
+    file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by _FileBody
+    return file, os.fstat(file.fileno()).st_size
+
+
+class _FileBody:
+    """An open file as an asynchronous iterable of chunks, read where it blocks nobody."""
+
+    __slots__ = ("_file", "_request")
+
+    def __init__(self, file: "BinaryIO", request: "Request") -> None:
+        self._file = file
+        self._request = request
+
+    def __aiter__(self) -> "_FileBody":
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._request.run_sync(self._file.read, _FILE_CHUNK)
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        self._file.close()

@@ -1,0 +1,455 @@
+"""One request, whatever carried it: the environ, the body, and views of both.
+
+RFC 3875 section 4. A Request is read only; ``mounted`` gives a shifted copy.
+"""
+
+import sys
+
+from gateways._model import environ as laws
+from gateways._model.errors import IncompleteBody, LimitExceeded
+from gateways._model.headers import MultiMap, RequestHeaders, is_number
+from gateways._model.limits import Limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import io
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from typing import Any, Protocol, TypeVar
+
+    T = TypeVar("T")
+
+    class Source(Protocol):
+        """Where the bytes of a body come from."""
+
+        async def receive(self, max_bytes: int) -> bytes:
+            """Some bytes, at most that many; ``b""`` at the end."""
+
+        def receive_blocking(self, max_bytes: int) -> bytes:
+            """The same for a worker thread."""
+
+
+_CHUNK = 65_536
+_DEFAULTS = Limits()
+
+
+class Body:
+    """The bytes that came with a request, readable once: complete, or an exception.
+
+    Read it with ``async for chunk in body``, ``await body.read()`` or ``await body.receive_some()``; from a worker
+    thread through ``body.file``. Every way raises :class:`IncompleteBody` when the body ends before its
+    announced length. A client that leaves cancels the handler instead.
+    """
+
+    __slots__ = ("_file", "_left", "_max_read", "_source", "length")
+
+    def __init__(self, source: "Source", length: "int | None", *, max_read: "int | None" = None) -> None:
+        #: The announced length in bytes, or None where only the end of the stream tells.
+        self.length = length
+        self._source = source
+        self._left = length
+        self._max_read = _DEFAULTS.max_read if max_read is None else max_read
+        self._file: io.BufferedReader | None = None
+
+    async def receive_some(self, max_bytes: int = _CHUNK) -> bytes:
+        """The next bytes, at least one and at most ``max_bytes``; ``b""`` once the body is complete."""
+        if self._left == 0:
+            return b""
+        return self._count(await self._source.receive(self._wanted(max_bytes)))
+
+    async def read(self, limit: "int | None" = None) -> bytes:
+        """The rest of the body as one value.
+
+        Raises :class:`LimitExceeded` (answered with 413) when it is longer than ``limit`` bytes, by default
+        ``Limits.max_read``, before more than that is held in memory.
+        """
+        allowed = self._max_read if limit is None else limit
+        self._check(self._left or 0, allowed)
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await self.receive_some():
+            size += len(chunk)
+            self._check(size, allowed)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def __aiter__(self) -> "AsyncIterator[bytes]":
+        while chunk := await self.receive_some():
+            yield chunk
+
+    @property
+    def file(self) -> "io.BufferedReader":
+        """The body as a blocking binary file, for code in a worker thread (a plain ``def`` handler, for one).
+
+        The same file each time: what it has buffered would be lost to a second one.
+        """
+        if self._file is None:
+            self._file = _body_file(self)
+        return self._file
+
+    def _receive_blocking(self, max_bytes: int) -> bytes:
+        if self._left == 0:
+            return b""
+        return self._count(self._source.receive_blocking(self._wanted(max_bytes)))
+
+    def _wanted(self, max_bytes: int) -> int:
+        # Never past the announced length: python's and mini_httpd's CGI stdin goes on with the next request.
+        return max_bytes if self._left is None else min(max_bytes, self._left)
+
+    def _count(self, chunk: bytes) -> bytes:
+        if self._left is None:
+            if not chunk:
+                self._left = 0
+        elif chunk:
+            self._left -= len(chunk)
+        else:
+            raise IncompleteBody(f"the body ended {self._left} bytes before its CONTENT_LENGTH of {self.length}")
+        return chunk
+
+    @staticmethod
+    def _check(size: int, allowed: int) -> None:
+        if size > allowed:
+            raise LimitExceeded(f"the body is longer than {allowed} bytes")
+
+    def __repr__(self) -> str:
+        return f"<Body length={self.length} left={self._left}>"
+
+
+class BytesSource:
+    """A body that is in memory already."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def receive_blocking(self, max_bytes: int) -> bytes:
+        """The next bytes."""
+        chunk, self.data = self.data[:max_bytes], self.data[max_bytes:]
+        return chunk
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """The next bytes."""
+        return self.receive_blocking(max_bytes)
+
+
+def _body_file(body: Body) -> "io.BufferedReader":
+    import io  # only for those who ask
+
+    class BodyFile(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: "Any") -> int:
+            chunk = body._receive_blocking(len(buffer))
+            buffer[: len(chunk)] = chunk
+            return len(chunk)
+
+    return io.BufferedReader(BodyFile(), _CHUNK)
+
+
+class Carrier:
+    """What a transport lends to the requests it carries. This one serves where no transport does."""
+
+    __slots__ = ()
+
+    def log(self, text: str) -> None:
+        """Pass a text on to whoever reads the error log."""
+        sys.stderr.write(text + "\n")
+
+    async def run_sync(self, function: "Callable[..., T]", *args: object) -> "T":
+        """Run blocking code where it blocks nobody else."""
+        return function(*args)
+
+
+class Request:
+    """One request.
+
+    Made by the transports. To make one by hand, give the meta-variables and the body; the laws of the environment
+    are applied to them, so RemoteProtocolError is raised for what no server could serve:
+
+    >>> request = Request({"REQUEST_METHOD": "GET", "SCRIPT_NAME": "/app", "PATH_INFO": "/x"})
+    >>> request.path, request.script_name, request.path_info, request.query_string
+    ('/app/x', '/app', '/x', '')
+
+    What a web server did not send is None; ``query_string``, ``script_name`` and ``path_info`` are always text.
+    Two requests are equal when all that a handler can see of them is equal, but for ``protocol``,
+    ``environ_as_sent``, ``remote_port`` and ``server_software``; bodies count as equal where both are unread and
+    in memory and their bytes are the same.
+    """
+
+    __slots__ = (
+        "_carrier",
+        "_cookies",
+        "_query",
+        "body",
+        "data",
+        "environ",
+        "environ_as_sent",
+        "path",
+        "protocol",
+        "role",
+    )
+
+    def __init__(
+        self,
+        environ: "Mapping[str, str] | Iterable[tuple[str, str]]",
+        body: "Body | bytes" = b"",
+        *,
+        role: str = "responder",
+        data: "Body | bytes" = b"",
+        protocol: str = "cgi",
+        rules: "laws.Rules | None" = None,
+    ) -> None:
+        items = getattr(environ, "items", None)
+        pairs = tuple(environ if items is None else items())
+        built, path, _ = laws.build(pairs, protocol, laws.Rules() if rules is None else rules)
+        if isinstance(body, bytes):
+            body = in_memory(body, content_length(built))
+        if isinstance(data, bytes):
+            data = in_memory(data, None)
+        self._fill(built, path, pairs, body, role, data, protocol, Carrier())
+
+    def _fill(
+        self,
+        environ: "dict[str, str]",
+        path: str,
+        as_sent: "tuple[tuple[str, str], ...]",
+        body: Body,
+        role: str,
+        data: Body,
+        protocol: str,
+        carrier: Carrier,
+    ) -> None:
+        #: The meta-variables by the laws of the environment: one value a name, none of them empty but
+        #: SCRIPT_NAME, PATH_INFO and QUERY_STRING, which are always there.
+        self.environ = environ
+        #: What came: (name, value) in wire order, repeats kept; HTTP_PROXY alone is left out.
+        self.environ_as_sent = tuple([pair for pair in as_sent if pair[0] != "HTTP_PROXY"])
+        #: The decoded path, mount and all: ``script_name + path_info``. Dots and double slashes are as sent.
+        self.path = path
+        #: The request body.
+        self.body = body
+        #: "responder", "authorizer" or "filter" (FastCGI section 6).
+        self.role = role
+        #: The file a filter works on; empty elsewhere.
+        self.data = data
+        #: The gateway protocol: "fastcgi", "scgi", "cgi" or "http".
+        self.protocol = protocol
+        self._carrier = carrier
+        self._query: MultiMap | None = None
+        self._cookies: dict[str, str] | None = None
+
+    @classmethod
+    def _built(cls, *parts: "Any") -> "Request":
+        """A request of parts that a transport has checked already; the arguments are those of ``_fill``."""
+        request = cls.__new__(cls)
+        request._fill(*parts)
+        return request
+
+    # --- the request line
+
+    @property
+    def method(self) -> str:
+        """REQUEST_METHOD, in the case it was sent in."""
+        return self.environ["REQUEST_METHOD"]
+
+    @property
+    def scheme(self) -> str:
+        """ "http", "https", "gemini", "titan", "spartan" and kin."""
+        return laws.scheme(self.environ)
+
+    @property
+    def script_name(self) -> str:
+        """The path the application is mounted at: "" or "/x"."""
+        return self.environ["SCRIPT_NAME"]
+
+    @property
+    def path_info(self) -> str:
+        """The path below the mount, decoded: "" or "/x"."""
+        return self.environ["PATH_INFO"]
+
+    @property
+    def raw_path(self) -> "str | None":
+        """The path as the client wrote it, still percent-encoded (from REQUEST_URI), where the server tells."""
+        return laws.raw_path(self.environ)
+
+    @property
+    def query_string(self) -> str:
+        """What stands after "?", still percent-encoded."""
+        return self.environ["QUERY_STRING"]
+
+    @property
+    def query(self) -> MultiMap:
+        """The query string read as form fields, decoded; repeats kept."""
+        if self._query is None:
+            self._query = MultiMap(_form_fields(self.query_string))
+        return self._query
+
+    @property
+    def url(self) -> str:
+        """The URL of the request as far as the server tells (the Script-URI of RFC 3875 section 3.3)."""
+        path = self.raw_path
+        if path is None or not path.startswith("/"):
+            path = laws.quote(self.path)
+        query = self.query_string
+        return f"{self.scheme}://{self._authority()}{path}{'?' + query if query else ''}"
+
+    def _authority(self) -> str:
+        host = self.environ.get("HTTP_HOST")
+        if host:
+            return host
+        name = self.server_name or "localhost"
+        if name.count(":") > 1 and not name.startswith("["):
+            name = f"[{name}]"  # an IPv6 address; with one colon it is HAProxy's or mini_httpd's "host:port"
+        port = self.server_port
+        default = {"http": 80, "https": 443, "gemini": 1965, "titan": 1965, "spartan": 300}.get(self.scheme)
+        return name if port is None or port == default or name.endswith(f":{port}") else f"{name}:{port}"
+
+    # --- header fields
+
+    @property
+    def headers(self) -> RequestHeaders:
+        """The header fields, by name without case."""
+        return RequestHeaders(self.environ)
+
+    @property
+    def cookies(self) -> "dict[str, str]":
+        """The cookies by name; of several with one name the first, which has the longest path (RFC 6265)."""
+        if self._cookies is None:
+            self._cookies = _cookies(self.environ.get("HTTP_COOKIE", ""))
+        return self._cookies
+
+    @property
+    def content_type(self) -> "str | None":
+        """The media type of the body, parameters included."""
+        return self.environ.get("CONTENT_TYPE")
+
+    @property
+    def content_length(self) -> "int | None":
+        """The announced length of the body in bytes; None where none was announced."""
+        return content_length(self.environ)
+
+    # --- who and where
+
+    @property
+    def remote_addr(self) -> "str | None":
+        """The client's address, as the web server saw it."""
+        return self.environ.get("REMOTE_ADDR")
+
+    @property
+    def remote_port(self) -> "int | None":
+        """The client's port."""
+        return _port(self.environ.get("REMOTE_PORT"))
+
+    @property
+    def remote_user(self) -> "str | None":
+        """The user that the web server has verified."""
+        return self.environ.get("REMOTE_USER")
+
+    @property
+    def server_name(self) -> "str | None":
+        """The name the web server goes by; some servers take it from the Host field."""
+        return self.environ.get("SERVER_NAME")
+
+    @property
+    def server_port(self) -> "int | None":
+        """The web server's port."""
+        return _port(self.environ.get("SERVER_PORT"))
+
+    @property
+    def server_software(self) -> "str | None":
+        """The web server's name and version."""
+        return self.environ.get("SERVER_SOFTWARE")
+
+    # --- deeds
+
+    def log(self, text: str) -> None:
+        """Write to the error log: the web server's where the protocol can carry it (FCGI_STDERR), and ours."""
+        self._carrier.log(text)
+
+    async def run_sync(self, function: "Callable[..., T]", *args: object) -> "T":
+        """Run blocking code in a worker thread and give back its result (inline under CGI).
+
+        Cancellation abandons the thread's result.
+        """
+        return await self._carrier.run_sync(function, *args)
+
+    def mounted(self, prefix: str) -> "Request | None":
+        """A copy with ``prefix`` moved from the front of ``path_info`` to the end of ``script_name``.
+
+        None where ``path_info`` is not below the prefix on a segment boundary. Body and log are shared. Raises
+        ValueError for a prefix that does not begin with a slash.
+        """
+        prefix = laws.check_mount(prefix)
+        info = self.path_info
+        if info != prefix and not info.startswith(prefix + "/"):
+            return None
+        environ = dict(self.environ)
+        environ["SCRIPT_NAME"] += prefix
+        environ["PATH_INFO"] = info[len(prefix) :]
+        copy = Request._built(
+            environ, self.path, self.environ_as_sent, self.body, self.role, self.data, self.protocol, self._carrier
+        )
+        copy._query, copy._cookies = self._query, self._cookies
+        return copy
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Request):
+            return NotImplemented
+        return (
+            self.role == other.role
+            and self.path == other.path
+            and _comparable(self.environ) == _comparable(other.environ)
+            and _same_bytes(self.body, other.body)
+            and _same_bytes(self.data, other.data)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        query = "?" + self.query_string if self.query_string else ""
+        return f"<Request {self.method} {self.path}{query} over {self.protocol}>"
+
+
+def content_length(environ: "Mapping[str, str]") -> "int | None":
+    """CONTENT_LENGTH of a built environ as a number of bytes."""
+    value = environ.get("CONTENT_LENGTH")
+    return None if value is None else int(value)
+
+
+def in_memory(data: bytes, length: "int | None") -> Body:
+    """A body that is in memory already; ``length`` is what was announced, or None."""
+    return Body(BytesSource(data), len(data) if length is None else length)
+
+
+def _comparable(environ: "dict[str, str]") -> "dict[str, str]":
+    return {name: value for name, value in environ.items() if name not in ("REMOTE_PORT", "SERVER_SOFTWARE")}
+
+
+def _same_bytes(one: Body, other: Body) -> bool:
+    if one is other:
+        return True
+    mine, theirs = one._source, other._source
+    return isinstance(mine, BytesSource) and isinstance(theirs, BytesSource) and mine.data == theirs.data
+
+
+def _port(value: "str | None") -> "int | None":
+    return int(value) if value and is_number(value) and len(value) <= 5 else None
+
+
+def _form_fields(text: str) -> "Iterable[tuple[str, str]]":
+    for field in text.split("&"):
+        if field:
+            name, _, value = field.replace("+", " ").partition("=")
+            yield laws.unquote(name), laws.unquote(value)
+
+
+def _cookies(text: str) -> "dict[str, str]":
+    cookies: dict[str, str] = {}
+    for pair in text.split(";"):
+        name, equals, value = pair.strip(" \t").partition("=")
+        if equals and name not in cookies:
+            if len(value) >= 2 and value[0] == value[-1] == '"':
+                value = value[1:-1]
+            cookies[name] = value
+    return cookies

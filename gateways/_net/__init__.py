@@ -1,0 +1,1 @@
+"""The one place that knows trio's sockets: it drives any protocol and knows none."""

@@ -1,0 +1,234 @@
+"""One request on its way through: the handler run under its scope, its answer framed and handed to the connection.
+
+An exchange is at once the sink of the policy (it collects the answer and decides when it leaves) and the carrier
+that the Request logs and runs threads through.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from gateways._model.environ import is_http
+from gateways._model.errors import GatewayError, RemoteProtocolError
+from gateways._model.handler import Resumed, drive
+from gateways._model.policy import NGINX_HEAD, Answer, ExcessBody, refuse, respond
+from gateways._model.request import Body, Carrier, Request
+from gateways._net.inbox import Inbox
+
+if TYPE_CHECKING:
+    from gateways._net.serving import Connection
+
+__all__ = ["DeadlineExceeded", "Exchange", "ServerStopping"]
+
+T = TypeVar("T")
+
+#: An answer leaves when this much of it has gathered, and whenever the handler is about to wait.
+_FLUSH_AT = 65_536
+
+
+class DeadlineExceeded(RemoteProtocolError):
+    """A request took longer than ``Limits.request_timeout``."""
+
+
+class ServerStopping(RemoteProtocolError):
+    """A request that had not been answered when the grace of a shutdown was over."""
+
+
+class Exchange(Carrier):
+    """One request and its answer. Begun in the task of the connection, finished wherever that waits."""
+
+    def __init__(self, connection: Connection, stream_id: int, *, expects_data: bool) -> None:
+        limits = connection.service.limits
+        self.connection = connection
+        self.stream_id = stream_id
+        self.scope = trio.CancelScope()
+        self.inbox = Inbox(limits.body_buffer, limits.max_spool, connection.make_room)
+        self.data_inbox = Inbox(limits.body_buffer, limits.max_spool, connection.make_room)
+        if not expects_data:
+            self.data_inbox.end()
+        self.request: Request | None = None
+        self.refusal: RemoteProtocolError | None = None
+        self.committed = False
+        self.started_at = trio.current_time()
+        #: The status and the number of body bytes that were sent, for the access log.
+        self.status = 0
+        self.sent = 0
+        self._stopped_by: RemoteProtocolError | None = None
+        self._nobody_waits = False
+        self._head = b""
+        self._chunks: list[bytes] = []
+        self._gathered = 0
+        self._over = False
+        self._coroutine: Coroutine[Any, Any, None] = self._run()
+        self._context = contextvars.copy_context()
+
+    def make_request(self, environ: dict[str, str], path: str, pairs: tuple[tuple[str, str], ...], role: str) -> None:
+        """Put the Request together from parts that have been checked."""
+        max_read = self.connection.service.limits.max_read
+        length = environ.get("CONTENT_LENGTH")
+        body = Body(self.inbox, None if length is None else int(length), max_read=max_read)
+        data = Body(self.data_inbox, None, max_read=max_read)
+        protocol = self.connection.service.protocol.name
+        self.request = Request._built(environ, path, pairs, body, role, data, protocol, self)
+
+    # --- running
+
+    def begin(self) -> Any:
+        """Run the handler up to its first wait: what it waits for (a trap of trio's), or None when it is done."""
+        try:
+            return self._context.run(self._coroutine.send, None)
+        except StopIteration:
+            return None
+
+    async def rest(self, trap: Any) -> None:
+        """Go on from the first wait to the end."""
+        await Resumed(self._coroutine, trap, self._before_wait, self._context)
+
+    def cancel(self, *, nobody_waits: bool, error: RemoteProtocolError | None = None) -> None:
+        """Cancel the handler: because nobody waits for its answer, or because of an error that is the answer."""
+        self._nobody_waits = self._nobody_waits or nobody_waits
+        self._stopped_by = self._stopped_by or error
+        self.scope.cancel()
+
+    async def _run(self) -> None:
+        if self.scope.cancel_called:
+            self._conclude_cancelled()
+            return
+        try:
+            with self.scope:
+                self._conclude(await self._answer())
+                return
+        except Exception as error:
+            if self.committed:
+                self.report(error)
+            self._conclude_broken(error)
+        except BaseException:
+            # Cancelled from outside: the server stops. What can be said in a moment is said.
+            self._conclude_broken(ServerStopping("the server is stopping", status=503))
+            goodbye = self.connection.deadline(self.connection.service.limits.goodbye_timeout)
+            with trio.CancelScope(shield=True, deadline=goodbye):
+                await self.connection.flushed()
+            raise
+        else:
+            self._conclude_cancelled()
+
+    async def _answer(self) -> int:
+        service = self.connection.service
+        if self.request is None:
+            return await refuse(self.refusal or GatewayError("no request"), "GET", self)
+        allowed = service.listen.allow_headers
+        return await respond(service.roles, self.request, self, limits=service.limits, allowed=allowed)
+
+    def _conclude(self, app_status: int) -> None:
+        """The answer is complete: send what is left of it and its end in one piece."""
+        self._finish(self._frames() + self.connection.protocol.end(self.stream_id, app_status))
+
+    def _conclude_cancelled(self) -> None:
+        if self._nobody_waits:
+            self._finish(b"" if self.connection.gone else self.connection.protocol.end(self.stream_id, 0))
+        else:
+            self._conclude_broken(self._stopped_by or GatewayError("cancelled"))
+
+    def _conclude_broken(self, error: Exception) -> None:
+        """The answer broke: a clean error while that is possible, else as visibly as the protocol can."""
+        protocol = self.connection.protocol
+        if self._nobody_waits:
+            self._conclude_cancelled()
+        elif self.connection.gone:
+            self._finish(b"")
+        elif not self.committed:
+            drive(refuse(error, "GET" if self.request is None else self.request.method, self))
+            self._finish(self._frames() + protocol.end(self.stream_id, 0))
+        elif self.request is not None and not is_http(self.request.environ):
+            # gmid waits for ever for the end of a Gemini answer that was cut off.
+            self._finish(self._frames() + protocol.end(self.stream_id, 1))
+        else:
+            self._finish(self._frames() + protocol.fail(self.stream_id))
+
+    def _finish(self, last: bytes) -> None:
+        self._over = True
+        self.inbox.close()
+        self.data_inbox.close()
+        if last:
+            self.connection.send(last)
+        self.connection.exchange_over(self)
+
+    # --- the sink of the policy
+
+    async def start(self, answer: Answer) -> None:
+        self._head = answer.head
+        self._chunks.clear()
+        self._gathered = 0
+        self.status = answer.status
+        if len(answer.head) > NGINX_HEAD:
+            self.connection.service.log.warning(
+                "a response head of %d bytes: nginx takes %d unless fastcgi_buffer_size (scgi_buffer_size) is raised",
+                len(answer.head),
+                NGINX_HEAD,
+            )
+
+    async def write(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._gathered += len(data)
+        if self._gathered >= _FLUSH_AT:
+            self._flush()
+            await self.connection.flushed()
+            await trio.lowlevel.checkpoint()
+
+    def _flush(self) -> None:
+        frames = self._frames()
+        if frames:
+            self.connection.send(frames)
+
+    def _frames(self) -> bytes:
+        """What has gathered, framed: the whole head in one record, in one write with what follows it."""
+        protocol, frames = self.connection.protocol, b""
+        if self._head:
+            frames = protocol.send_head(self.stream_id, self._head)
+            self._head = b""
+        if self._chunks:
+            self.sent += self._gathered
+            frames += protocol.send_body(self.stream_id, b"".join(self._chunks))
+            self._chunks.clear()
+            self._gathered = 0
+        if frames:
+            self.committed = True
+        return frames
+
+    def _before_wait(self) -> None:
+        # Only what has a body to it: a lone head may still become a clean error.
+        if self._chunks and not self._over:
+            self._flush()
+            self.connection.write_in_background()
+
+    def report(self, error: BaseException) -> None:
+        log = self.connection.service.log
+        if isinstance(error, RemoteProtocolError | ExcessBody):
+            log.warning("%s: %s", self.describe(), error)
+        else:
+            log.error("%s: the handler failed", self.describe(), exc_info=error)
+        if not self._over:
+            self.connection.protocol.send_log(self.stream_id, f"{type(error).__name__}: {error}")
+
+    def describe(self) -> str:
+        """The request in a few words for the log, control characters escaped."""
+        if self.request is None:
+            return "a request that was refused"
+        target = self.request.environ.get("REQUEST_URI") or self.request.path
+        return f"{self.request.method} {target}".encode("unicode_escape").decode("ascii")
+
+    # --- the carrier of the Request
+
+    def log(self, text: str) -> None:
+        self.connection.service.log.warning("%s: %s", self.describe(), text)
+        if not self._over:
+            data = self.connection.protocol.send_log(self.stream_id, text)
+            if data:
+                self.connection.send(data)
+
+    async def run_sync(self, function: Callable[..., T], *args: object) -> T:
+        return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)

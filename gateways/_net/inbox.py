@@ -1,0 +1,168 @@
+"""The body of one request between the task that reads the connection and the handler that wants it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from gateways._model.errors import LimitExceeded, RemoteProtocolError
+
+__all__ = ["Inbox"]
+
+
+class _Spool:
+    """Bytes in an unlinked temporary file, first in, first out."""
+
+    __slots__ = ("_file", "_read", "_written")
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="gateways-", buffering=0)  # noqa: SIM115 - see close()
+        self._read = self._written = 0
+
+    def __len__(self) -> int:
+        return self._written - self._read
+
+    def put(self, data: bytes) -> None:
+        self._file.seek(self._written)
+        self._file.write(data)
+        self._written += len(data)
+
+    def take(self, max_bytes: int) -> bytes:
+        self._file.seek(self._read)
+        data = self._file.read(max_bytes)
+        self._read += len(data)
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Inbox:
+    """A queue of body bytes with one reader: the Source of a Body.
+
+    Holds about ``room`` bytes in memory; what comes beyond that (because siblings on the connection keep it read)
+    goes to a temporary file, up to ``max_spool`` bytes, and then the body is given up with a 413. ``on_room`` is
+    called when reading may go on.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_ended",
+        "_error",
+        "_max_spool",
+        "_on_room",
+        "_room",
+        "_size",
+        "_spool",
+        "_waiter",
+        "waiting_since",
+    )
+
+    def __init__(self, room: int, max_spool: int, on_room: Callable[[], None]) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._room = room
+        self._max_spool = max_spool
+        self._on_room = on_room
+        self._spool: _Spool | None = None
+        self._ended = False
+        self._error: RemoteProtocolError | None = None
+        self._waiter: trio.Event | None = None
+        #: Since when (trio's clock, seconds) the handler has been waiting for data; None when it is not.
+        self.waiting_since: float | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be read from the peer for now."""
+        return self._size >= self._room and not self._ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything the peer has to send is in."""
+        return self._ended
+
+    def put(self, data: bytes) -> None:
+        """Take some bytes from the peer; what comes after the end or an error is dropped."""
+        if self._ended or self._error is not None:
+            return
+        if self._spool is None and self._size < self._room:
+            self._chunks.append(data)
+            self._size += len(data)
+        else:
+            self._spill(data)
+        self._wake()
+
+    def _spill(self, data: bytes) -> None:
+        if self._spool is None:
+            self._spool = _Spool()
+        if len(self._spool) + len(data) > self._max_spool:
+            self.fail(LimitExceeded(f"over {self._max_spool} bytes of the body wait beside other requests"))
+        else:
+            self._spool.put(data)
+
+    def end(self) -> None:
+        """The peer has sent everything."""
+        self._ended = True
+        self._wake()
+
+    def fail(self, error: RemoteProtocolError) -> None:
+        """Make the handler's next read raise; what it has not read is dropped."""
+        self._error = error
+        self._drop()
+        self._wake()
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        self._ended = True
+        self._drop()
+
+    def _drop(self) -> None:
+        self._chunks.clear()
+        self._size = 0
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+        self._on_room()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.set()
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """The next bytes for the handler, ``b""`` at the end. Raises what :meth:`fail` was given."""
+        while not self._chunks:
+            if self._error is not None:
+                raise self._error
+            if self._spool is not None:
+                return self._take_spooled(self._spool, max_bytes)
+            if self._ended:
+                return b""
+            self._waiter = trio.Event()
+            self.waiting_since = trio.current_time()
+            try:
+                await self._waiter.wait()
+            finally:
+                self._waiter = self.waiting_since = None
+        chunk = self._chunks.popleft()
+        if len(chunk) > max_bytes:
+            self._chunks.appendleft(chunk[max_bytes:])
+            chunk = chunk[:max_bytes]
+        was_full = self.full
+        self._size -= len(chunk)
+        if was_full and not self.full:
+            self._on_room()
+        return chunk
+
+    def _take_spooled(self, spool: _Spool, max_bytes: int) -> bytes:
+        data = spool.take(max_bytes)
+        if not spool:
+            spool.close()
+            self._spool = None
+        return data
+
+    def receive_blocking(self, max_bytes: int) -> bytes:
+        """The same for a worker thread of trio's. Raises trio.Cancelled once the request is over."""
+        return trio.from_thread.run(self.receive, max_bytes)

@@ -1,0 +1,562 @@
+"""Serving: the accept loop, the life of a connection, and the one task that watches every deadline.
+
+A connection is read by one task at a time. That task also runs the handlers; when one of them waits, a sibling task
+takes over reading, so that a request that waits costs a task and one that does not costs none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Protocol as TypingProtocol
+
+import attrs
+import trio
+
+from gateways._model.environ import Rules, build
+from gateways._model.errors import LimitExceeded, RemoteProtocolError
+from gateways._model.handler import Application, Roles, Started
+from gateways._model.limits import Limits
+from gateways._model.quirks import REPAIRS
+from gateways._net.address import Listen, Listener, open_listeners
+from gateways._net.exchange import DeadlineExceeded, Exchange
+from gateways._net.stream import AnyStream, SocketStream
+from gateways.events import (
+    BodyEnded,
+    BodyReceived,
+    ConnectionFailed,
+    DataEnded,
+    DataReceived,
+    Event,
+    RequestAborted,
+    RequestReceived,
+    RequestRefused,
+    ServerConnection,
+)
+
+__all__ = ["Connection", "Protocol", "Service", "serve"]
+
+_RECEIVE = 65_536
+_TOO_MUCH_UNSENT = 262_144
+_ACCEPT_BATCH = 64
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Connect(TypingProtocol):
+    """How a protocol makes its sans-IO connection for a stream."""
+
+    def __call__(
+        self, stream: AnyStream, *, limits: Limits, roles: Sequence[str], strict: bool
+    ) -> ServerConnection: ...
+
+
+@attrs.frozen
+class Protocol:
+    """What the driver has to know of a protocol: its name, and how to make a connection of it."""
+
+    name: str
+    connect: Connect
+
+
+class Service:
+    """One listener's worth of serving: the handler, the rules and the connections."""
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        roles: Roles,
+        listen: Listen,
+        *,
+        limits: Limits,
+        mount: str | None,
+        quirks: str | Iterable[str],
+        log: logging.Logger,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.protocol = protocol
+        self.roles = roles
+        self.listen = listen
+        self.limits = limits
+        self.rules = Rules(
+            quirks=quirks,
+            mount=mount,
+            trust_remote_user=listen.trust_remote_user,
+            trust_forwarded=listen.trust_forwarded,
+        )
+        self.log = log
+        self.access = log.getChild("access")
+        self.nursery = nursery
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self._fewer = trio.Event()
+        self._noted: set[str] = set()
+        self._complaints = 0
+
+    # --- streams
+
+    def start(self, stream: AnyStream) -> Connection:
+        """Serve a stream in the background."""
+        connection = Connection(self, stream)
+        self.connections.add(connection)
+        self.nursery.start_soon(connection.run)
+        return connection
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is over."""
+        self.connections.discard(connection)
+        self._fewer.set()
+
+    async def accept(self, listener: Listener) -> None:
+        """Accept connections for ever, in batches; survive the want of descriptors and memory."""
+        while True:
+            while len(self.connections) >= self.limits.max_connections:
+                await self._wait_for_fewer()
+            await trio.lowlevel.wait_readable(listener.socket)
+            try:
+                for _ in range(_ACCEPT_BATCH):
+                    connected, peer = listener.socket.accept()
+                    self._welcome(connected, peer)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    self.complain(f"cannot accept connections: {error.strerror}; trying again")
+                    await trio.sleep(0.1)
+
+    def _welcome(self, connected: socket.socket, peer: object) -> None:
+        allowed = self.listen.allow_from
+        host = peer[0] if isinstance(peer, tuple) else None
+        if allowed is not None and host not in allowed:
+            connected.close()
+            self.complain(f"refused a connection from {host or 'a unix socket'}: it is not among those allowed")
+            return
+        try:
+            self.start(SocketStream(connected))
+        except OSError:
+            connected.close()  # gone between accept and now
+
+    # --- time
+
+    async def sweep(self) -> None:
+        """Look at every deadline, for ever, about twice a second (more often for shorter ones)."""
+        limits = self.limits
+        shortest = [
+            limits.params_timeout,
+            limits.body_timeout,
+            limits.request_timeout,
+            limits.idle_timeout,
+            limits.write_timeout,
+            limits.drain_timeout,
+        ]
+        pause = min([0.5, *[seconds / 4 for seconds in shortest if seconds is not None]])
+        while True:
+            await trio.sleep(pause)
+            now = trio.current_time()
+            self._complaints = 0
+            for connection in list(self.connections):
+                connection.sweep(now)
+
+    async def drain(self) -> None:
+        """Let every connection end after the answers it owes, and wait for the last."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+        while self.connections:
+            await self._wait_for_fewer()
+
+    async def _wait_for_fewer(self) -> None:
+        self._fewer = trio.Event()
+        await self._fewer.wait()
+
+    # --- log
+
+    def complain(self, text: str) -> None:
+        """Warn about a peer, a few times in a row at most: whoever can connect could fill the disk otherwise."""
+        self._complaints += 1
+        if self._complaints <= 5:
+            self.log.warning("%s: %s", self.listen.address, text.encode("unicode_escape").decode("ascii"))
+
+    def note_repairs(self, names: Iterable[str]) -> None:
+        """Say once what was repaired, and which configuration makes that needless."""
+        for name in names:
+            if name not in self._noted:
+                self._noted.add(name)
+                self.log.warning("%s: repaired (%s): %s", self.listen.address, name, REPAIRS[name][1])
+
+    def log_access(self, exchange: Exchange) -> None:
+        """One line for an answered request."""
+        if self.access.isEnabledFor(logging.INFO):
+            request = exchange.request
+            self.access.info(
+                '%s "%s" %s %d %.0fms %s',
+                (request.remote_addr if request else None) or "-",
+                exchange.describe(),
+                exchange.status or "-",
+                exchange.sent,
+                (trio.current_time() - exchange.started_at) * 1000,
+                self.protocol.name,
+            )
+
+
+class Connection:
+    """One stream and the requests on it."""
+
+    def __init__(self, service: Service, stream: AnyStream) -> None:
+        self.service = service
+        self.stream = stream
+        self.protocol = service.protocol.connect(
+            stream, limits=service.limits, roles=service.roles.offered, strict=service.listen.strict
+        )
+        self.exchanges: dict[int, Exchange] = {}
+        #: The peer has left, or cannot be written to: nothing needs to be sent any more.
+        self.gone = False
+        self._ready: deque[Exchange] = deque()
+        self._tasks = 1
+        self._reading = True
+        self._half_closed = False
+        self._lingering: float | None = None
+        self._drained = 0
+        self._room: trio.Event | None = None
+        self._unsent = bytearray()
+        self._writing = False
+        self._written = trio.Event()
+        self._write_due: float | None = None
+        # A connection that says nothing at all is as slow as one that never comes to the end of its variables.
+        self._params_due: float | None = self.deadline(service.limits.params_timeout)
+        self._idle_due: float | None = None
+
+    @staticmethod
+    def deadline(seconds: float | None) -> float:
+        """The moment that many seconds from now."""
+        return float("inf") if seconds is None else trio.current_time() + seconds
+
+    # --- tasks
+
+    async def run(self) -> None:
+        """A task of the connection: read and run handlers until one of them waits or the connection is over."""
+        try:
+            await self._lead()
+        except Exception:
+            # Whatever this is, it is a bug of ours and must not reach the other connections.
+            self.service.log.exception("%s: internal error", self.service.listen.address)
+            self._lose()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """One task less; the last one closes the stream."""
+        self._tasks -= 1
+        if not self._tasks:
+            self.stream.close()
+            self.service.forget(self)
+
+    async def _lead(self) -> None:
+        while True:
+            while self._ready:
+                exchange = self._ready.popleft()
+                trap = exchange.begin()
+                if trap is not None:
+                    self._tasks += 1
+                    self.service.nursery.start_soon(self.run)
+                    await exchange.rest(trap)
+                    await self._settle()
+                    return
+                await self._settle()
+            if not self._reading:
+                return
+            await self._read()
+
+    async def _settle(self) -> None:
+        """After an answer: get it out, and close when it was the last."""
+        if self._unsent:
+            await self.flushed()
+        if self.exchanges or self._ready or self._lingering is not None:
+            return
+        if self.protocol.broken:
+            self.stream.reset()
+        elif self.gone:
+            self.stream.close()
+        elif self.protocol.closing or self._half_closed or self.service.draining:
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """Close in such a way that unread input does not turn the answer into a reset: end writing, then read on
+        for a while (Go issue 4183, php's fcgi_close)."""
+        self._lingering = self.deadline(self.service.limits.drain_timeout)
+        self.stream.end_writing()
+        self.make_room()
+        if not self._reading:
+            self.stream.close()
+
+    # --- reading
+
+    async def _read(self) -> None:
+        if len(self._unsent) > _TOO_MUCH_UNSENT:
+            await self.flushed()
+        while self._must_wait():
+            self._room = trio.Event()
+            await self._room.wait()
+            self._room = None
+        data = await self.stream.receive(_RECEIVE)
+        if self._lingering is not None:
+            self._drained += len(data)
+            if not data or self._drained > self.service.limits.drain_bytes:
+                self._stop_reading()
+            return
+        if not data:
+            self._end_of_stream()
+            return
+        for event in self.protocol.receive_data(data):
+            self._take(event)
+        answers = self.protocol.data_to_send()
+        if answers:
+            self.send(answers)
+        self._mind_time()
+        if not self._ready:
+            await self._settle()
+
+    def _must_wait(self) -> bool:
+        """Back-pressure: a request alone on its connection may fill its buffer and no more. With siblings it spills,
+        because FastCGI has no window for each stream."""
+        if len(self.exchanges) != 1 or self._lingering is not None:
+            return False
+        [exchange] = self.exchanges.values()
+        return exchange.inbox.full or exchange.data_inbox.full
+
+    def make_room(self) -> None:
+        """Reading may go on."""
+        if self._room is not None:
+            self._room.set()
+
+    def _stop_reading(self) -> None:
+        self._reading = False
+        if self._lingering is not None or not self.exchanges:
+            self.stream.close()
+
+    def _end_of_stream(self) -> None:
+        complete = all(exchange.inbox.ended and exchange.data_inbox.ended for exchange in self.exchanges.values())
+        if self.exchanges and complete and self.stream.peer_half_closed():
+            # It has said all it wants to say and waits for the answer.
+            self._half_closed = True
+            self._reading = False
+            return
+        self.gone = True
+        for event in self.protocol.receive_data(b""):
+            self._take(event)
+        self._stop_reading()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case RequestReceived():
+                self._receive_request(event)
+            case BodyReceived(stream_id, data):
+                if stream_id in self.exchanges:
+                    self.exchanges[stream_id].inbox.put(data)
+            case BodyEnded(stream_id):
+                if stream_id in self.exchanges:
+                    self.exchanges[stream_id].inbox.end()
+            case DataReceived(stream_id, data):
+                if stream_id in self.exchanges:
+                    self.exchanges[stream_id].data_inbox.put(data)
+            case DataEnded(stream_id):
+                if stream_id in self.exchanges:
+                    self.exchanges[stream_id].data_inbox.end()
+            case RequestAborted(stream_id):
+                if stream_id in self.exchanges:
+                    self.exchanges[stream_id].cancel(nobody_waits=True)
+            case RequestRefused(stream_id, _, error):
+                self._open(stream_id, error)
+            case ConnectionFailed(error):
+                self.service.complain(str(error))
+                self._abort_all()
+
+    def _receive_request(self, event: RequestReceived) -> None:
+        service = self.service
+        try:
+            environ, path, repairs = build(event.environ, service.protocol.name, service.rules)
+        except RemoteProtocolError as error:
+            self._open(event.stream_id, error)
+            return
+        if repairs:
+            service.note_repairs(repairs)
+        exchange = self._open(event.stream_id, None, expects_data=event.role == "filter")
+        exchange.make_request(environ, path, event.environ, event.role)
+
+    def _open(self, stream_id: int, error: RemoteProtocolError | None, *, expects_data: bool = False) -> Exchange:
+        exchange = Exchange(self, stream_id, expects_data=expects_data)
+        exchange.refusal = error
+        self.exchanges[stream_id] = exchange
+        self._ready.append(exchange)
+        return exchange
+
+    def exchange_over(self, exchange: Exchange) -> None:
+        """An answer has been handed over, or nobody wants it any more."""
+        self.exchanges.pop(exchange.stream_id, None)
+        self.service.log_access(exchange)
+        self.make_room()
+        self._mind_time()
+
+    def _abort_all(self) -> None:
+        for exchange in self.exchanges.values():
+            exchange.cancel(nobody_waits=True)
+
+    def _lose(self) -> None:
+        """Give the connection up: nothing can be sent any more."""
+        self.gone = True
+        self._unsent.clear()
+        self._abort_all()
+        self._reading = False
+        self.stream.reset()
+
+    # --- writing
+
+    def send(self, data: bytes) -> None:
+        """Send at once what the socket takes, keep the rest for :meth:`flushed`."""
+        if self.gone:
+            return
+        if self._unsent:
+            self._unsent += data
+            return
+        sent = self.stream.send_nowait(data)
+        if sent < 0:
+            self._lose()
+        elif sent < len(data):
+            self._unsent += data[sent:]
+            self._write_due = self.deadline(self.service.limits.write_timeout)
+
+    async def flushed(self) -> None:
+        """Wait until everything is sent or the peer is gone. Cancelled, it leaves the rest for the next caller."""
+        while self._unsent:
+            if self._writing:
+                await self._written.wait()
+                continue
+            self._writing = True
+            try:
+                await self._write()
+            finally:
+                self._writing = False
+                self._written.set()
+                self._written = trio.Event()
+
+    async def _write(self) -> None:
+        while self._unsent:
+            sent = await self.stream.send_some(self._unsent)
+            if sent < 0:
+                self._lose()
+                return
+            del self._unsent[:sent]
+            self._write_due = self.deadline(self.service.limits.write_timeout) if self._unsent else None
+
+    def write_in_background(self) -> None:
+        """See to it that what could not be sent at once is sent while the handler waits."""
+        if self._unsent and not self._writing:
+            self._tasks += 1
+            self.service.nursery.start_soon(self._write_task)
+
+    async def _write_task(self) -> None:
+        try:
+            await self.flushed()
+        finally:
+            self._leave()
+
+    # --- time
+
+    def _mind_time(self) -> None:
+        limits = self.service.limits
+        if not self.protocol.expecting:
+            self._params_due = None
+        elif self._params_due is None:
+            self._params_due = self.deadline(limits.params_timeout)
+        idle = not self.exchanges and not self.protocol.expecting
+        self._idle_due = self.deadline(limits.idle_timeout) if idle else None
+
+    def sweep(self, now: float) -> None:
+        """See whether any deadline has passed."""
+        if self._lingering is not None:
+            if now > self._lingering:
+                self._stop_reading()
+        elif self._write_due is not None and now > self._write_due:
+            self.service.complain("the web server does not read its answer")
+            self._lose()
+        elif self._params_due is not None and now > self._params_due:
+            self.service.complain("a request did not come to the end of its variables in time")
+            self._lose()
+        elif self._idle_due is not None and now > self._idle_due:
+            self._say_goodbye()
+        elif (self._half_closed or self._room is not None) and self.stream.peer_gone():
+            self._lose()
+        else:
+            self._sweep_exchanges(now)
+
+    def _sweep_exchanges(self, now: float) -> None:
+        limits = self.service.limits
+        for exchange in self.exchanges.values():
+            for inbox in (exchange.inbox, exchange.data_inbox):
+                since = inbox.waiting_since
+                if limits.body_timeout is not None and since is not None and now - since > limits.body_timeout:
+                    inbox.fail(LimitExceeded(f"no body data for {limits.body_timeout} seconds", status=408))
+            if limits.request_timeout is not None and now - exchange.started_at > limits.request_timeout:
+                late = f"the request took more than {limits.request_timeout} seconds"
+                exchange.cancel(nobody_waits=False, error=DeadlineExceeded(late, status=504))
+
+    def drain(self) -> None:
+        """The server is stopping: close unless an answer is owed or a request is half read."""
+        if not self.exchanges and not self._ready and not self.protocol.expecting and self._lingering is None:
+            self._say_goodbye()
+
+
+async def serve(
+    protocol: Protocol,
+    app: Application,
+    listen: str | Listen | Sequence[str | Listen],
+    *,
+    limits: Limits | None = None,
+    mount: str | None = None,
+    quirks: str | Iterable[str] = "auto",
+    log: logging.Logger | None = None,
+    stop: trio.Event | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an application over one protocol; ``<protocol>.serve`` is this function with ``protocol`` filled in.
+
+    ``listen`` is an address, a :class:`Listen`, or several of either. ``started`` hands out the bound addresses.
+    With ``stop`` set, no more connections are accepted, running requests get ``limits.shutdown_grace`` seconds, and
+    the function returns.
+
+    Errors: ValueError for settings and addresses that make no sense, BindError (an OSError) for those that cannot
+    be had, whatever the application raises while it starts up or shuts down. A peer's errors end its connection.
+
+    Cancellation: running requests are cancelled, told to the web server as far as ``limits.goodbye_timeout``
+    allows, and the sockets are closed.
+    """
+    limits = limits or Limits()
+    log = log or logging.getLogger("gateways")
+    wanted = [listen] if isinstance(listen, str | Listen) else list(listen)
+    settings = [Listen(each) if isinstance(each, str) else each for each in wanted]
+    async with Started(app) as roles, contextlib.AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        bound: list[tuple[Service, Listener]] = []
+        for each in settings:
+            service = Service(
+                protocol, roles, each, limits=limits, mount=mount, quirks=quirks, log=log, nursery=nursery
+            )
+            for listener in await open_listeners(each):
+                stack.callback(listener.close)
+                bound.append((service, listener))
+            nursery.start_soon(service.sweep)
+        async with trio.open_nursery() as acceptors:
+            for service, listener in bound:
+                acceptors.start_soon(service.accept, listener)
+            task_status.started([listener.address for _, listener in bound])
+            await (stop or trio.Event()).wait()
+            acceptors.cancel_scope.cancel()
+        for _, listener in bound:
+            listener.close()
+        grace = float("inf") if limits.shutdown_grace is None else limits.shutdown_grace
+        with trio.move_on_after(grace):
+            for service, _ in bound:
+                await service.drain()
+        nursery.cancel_scope.cancel()

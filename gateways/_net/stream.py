@@ -1,0 +1,186 @@
+"""One connection as a stream of bytes, over a raw socket or any trio stream.
+
+Sockets are used without trio's wrapper: an attempt first, trio's wait only when it would block.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from typing import Protocol
+
+import trio
+
+from gateways._net.address import describe
+
+__all__ = ["AnyStream", "SocketStream", "TrioStream"]
+
+_RDHUP = getattr(select, "POLLRDHUP", 0)
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class AnyStream(Protocol):
+    """What the driver asks of a connection. A peer that has gone is the end of the stream, never an error."""
+
+    #: The client's and our own (host, port), None where there are none.
+    peer: tuple[str, int] | None
+    here: tuple[str, int] | None
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """Wait for bytes; ``b""`` is the end."""
+
+    def send_nowait(self, data: bytes | bytearray) -> int:
+        """Send what can be sent without waiting: the number of bytes, -1 when nobody is there to take them."""
+
+    async def send_some(self, data: bytes | bytearray) -> int:
+        """Wait until some of it is sent; -1 when nobody is there to take it. Cancelled, it has sent nothing."""
+
+    def peer_half_closed(self) -> bool:
+        """After the end of the stream: whether the peer still reads."""
+
+    def peer_gone(self) -> bool:
+        """Whether the peer has left, seen without reading."""
+
+    def end_writing(self) -> None:
+        """Tell the peer that nothing more comes."""
+
+    def close(self) -> None:
+        """Close; whoever waits on the stream is woken and sees its end."""
+
+    def reset(self) -> None:
+        """Close so that the peer notices that something broke, as far as the stream can say that."""
+
+
+class SocketStream:
+    """A connected socket, unix or TCP."""
+
+    __slots__ = ("_closed", "_socket", "here", "peer")
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.setblocking(False)
+        self._socket = connected
+        self._closed = False
+        self.peer: tuple[str, int] | None = None
+        self.here: tuple[str, int] | None = None
+        if connected.family != socket.AF_UNIX:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.peer = connected.getpeername()[:2]
+            self.here = connected.getsockname()[:2]
+
+    async def receive(self, max_bytes: int) -> bytes:
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._socket)
+                try:
+                    return self._socket.recv(max_bytes)
+                except BlockingIOError:
+                    continue
+        except (OSError, trio.ClosedResourceError):
+            # A reset counts as the end, and so does our own close: ECONNRESET from a unix peer that closed with
+            # unread data would otherwise end the whole server.
+            return b""
+
+    def send_nowait(self, data: bytes | bytearray) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return -1
+
+    async def send_some(self, data: bytes | bytearray) -> int:
+        while not (sent := self.send_nowait(data)):
+            try:
+                await trio.lowlevel.wait_writable(self._socket)
+            except (OSError, trio.ClosedResourceError):
+                return -1
+        return sent
+
+    def peer_half_closed(self) -> bool:
+        # On TCP a FIN says only that the peer will not write; most who send one have left.
+        if self._closed or self.peer is not None or not _RDHUP:
+            return False
+        events = self._poll(_RDHUP)
+        return bool(events & _RDHUP) and not events & (select.POLLHUP | select.POLLERR)
+
+    def peer_gone(self) -> bool:
+        if self._closed:
+            return True
+        lost = select.POLLHUP | select.POLLERR | (_RDHUP if self.peer is not None else 0)
+        return bool(self._poll(_RDHUP) & lost)
+
+    def _poll(self, wanted: int) -> int:
+        poll = select.poll()
+        poll.register(self._socket, wanted)
+        found = poll.poll(0)
+        return found[0][1] if found else 0
+
+    def end_writing(self) -> None:
+        if not self._closed:
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the peer was faster
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+    def reset(self) -> None:
+        if not self._closed and self.peer is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.close()
+
+    def __repr__(self) -> str:
+        return "<SocketStream closed>" if self._closed else f"<SocketStream {describe(self._socket)}>"
+
+
+class TrioStream:
+    """A stapled pair of trio streams, such as ``trio.testing.memory_stream_pair`` makes."""
+
+    __slots__ = ("_stream", "here", "peer")
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.peer: tuple[str, int] | None = None
+        self.here: tuple[str, int] | None = None
+
+    async def receive(self, max_bytes: int) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(max_bytes))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    def send_nowait(self, data: bytes | bytearray) -> int:
+        return 0
+
+    async def send_some(self, data: bytes | bytearray) -> int:
+        try:
+            await self._stream.send_all(bytes(data))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return -1
+        return len(data)
+
+    def peer_half_closed(self) -> bool:
+        return False
+
+    def peer_gone(self) -> bool:
+        return False
+
+    def end_writing(self) -> None:
+        self._close("send_stream")
+
+    def close(self) -> None:
+        self._close("send_stream")
+        self._close("receive_stream")
+
+    def reset(self) -> None:
+        self.close()
+
+    def _close(self, half: str) -> None:
+        close = getattr(getattr(self._stream, half, None), "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,238 @@
+"""The script's side of CGI: one request from the process environment and stdin, one answer on stdout.
+
+RFC 3875. Started anew for every request, so nothing is imported here that a plain handler does not need; trio is
+loaded only when the application has loaded it itself.
+"""
+
+import os
+import sys
+
+from gateways._model.environ import Rules, build
+from gateways._model.errors import RemoteProtocolError
+from gateways._model.handler import Resumed, Started, waits_without_a_loop
+from gateways._model.limits import Limits
+from gateways._model.policy import refuse, respond
+from gateways._model.request import Body, Carrier, Request, content_length
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
+    from typing import Any, TypeVar
+
+    from gateways._model.handler import Application
+    from gateways._model.policy import Answer
+
+    T = TypeVar("T")
+
+_TRIO_WANTED = object()
+
+
+def run(
+    app: "Application",
+    *,
+    trio: "bool | None" = None,
+    limits: "Limits | None" = None,
+    mount: "str | None" = None,
+    quirks: "str | Iterable[str]" = "auto",
+    trust_remote_user: bool = False,
+    allow_headers: "Collection[str]" = (),
+) -> None:
+    """Be a CGI script: answer the one request this process was started for.
+
+    ``trio`` decides whether the handler runs under trio; None means: when the application has imported it. The
+    other arguments are those of ``serve``. What the application prints goes to stderr, never into the answer.
+
+    Errors: before anything was sent they become a 500, with details on stderr; after that the process ends with
+    status 1 (SystemExit), which is all that CGI can show. A web server that no longer listens ends it quietly the
+    same way.
+    """
+    rules = Rules(quirks=quirks, mount=mount, trust_remote_user=trust_remote_user)
+    pairs = _process_environment()
+    os.environ.pop("HTTP_PROXY", None)  # httpoxy: urllib and others would believe it
+    sink = _Stdout(_take_stdout(), trio)
+    answer = _answer(app, pairs, sink, rules, limits or Limits(), allow_headers)
+    try:
+        _drive(answer, trio)
+        sink.flush()
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+    except Exception as error:
+        sink.report(error)
+        raise SystemExit(1) from None
+
+
+async def _answer(
+    app: "Application",
+    pairs: "tuple[tuple[str, str], ...]",
+    sink: "_Stdout",
+    rules: Rules,
+    limits: Limits,
+    allowed: "Collection[str]",
+) -> None:
+    method = dict(pairs).get("REQUEST_METHOD", "GET")
+    try:
+        environ, path, _ = build(pairs, "cgi", rules)
+        length = body_length(environ)
+        body = Body(_Stdin(), length, max_read=limits.max_read)
+        data = Body(_Stdin(), 0)
+        request = Request._built(environ, path, pairs, body, "responder", data, "cgi", _CARRIER)
+        async with Started(app) as roles:
+            await respond(roles, request, sink, limits=limits, allowed=allowed)
+    except Exception as error:
+        if sink.committed:
+            raise
+        await refuse(error, method, sink)
+
+
+def body_length(environ: "dict[str, str]") -> "int | None":
+    """How many bytes to read from stdin; None for all there are.
+
+    stdin may be a socket that never ends, so its end is awaited only where the server is known to have taken the
+    chunks of an upload apart: Apache. Raises RemoteProtocolError with status 411 for a chunked body elsewhere
+    (busybox and mini_httpd leave the framing on stdin).
+    """
+    length = content_length(environ)
+    if length is not None:
+        return length
+    if "chunked" not in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
+        return 0
+    if environ.get("SERVER_SOFTWARE", "").startswith("Apache"):
+        return None
+    raise RemoteProtocolError("a chunked body, and no CONTENT_LENGTH from the web server", status=411)
+
+
+def _process_environment() -> "tuple[tuple[str, str], ...]":
+    # os.environ is decoded by the locale, which is not ours to choose.
+    decoded = []
+    for name, value in os.environb.items():
+        decoded.append((name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")))
+    return tuple(decoded)
+
+
+def _take_stdout() -> int:
+    """A private descriptor for the answer; from now on fd 1 is stderr, so that no stray print corrupts it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    out = os.dup(1)
+    stray = 2
+    if os.path.sameopenfile(1, 2) and not os.isatty(2):
+        # mini_httpd has one pipe for both.
+        stray = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(stray, 2)
+    os.dup2(stray, 1)
+    return out
+
+
+def _drive(coroutine: "Coroutine[Any, Any, None]", use_trio: "bool | None") -> None:
+    """Run the answer without an event loop, and move into trio once it turns out to be wanted."""
+    if use_trio or (use_trio is None and "trio" in sys.modules):
+        _run_in_trio(coroutine)
+        return
+    try:
+        if coroutine.send(None) is not _TRIO_WANTED:
+            coroutine.throw(waits_without_a_loop())
+    except StopIteration:
+        return
+    _run_in_trio(coroutine)
+
+
+def _run_in_trio(coroutine: "Coroutine[Any, Any, None]") -> None:
+    """Go on with a coroutine under trio, whether or not it has begun."""
+    import trio
+
+    async def main() -> None:
+        try:
+            trap = coroutine.send(None)
+        except StopIteration:
+            return
+        await Resumed(coroutine, trap)
+
+    trio.run(main)
+
+
+def _in_trio() -> bool:
+    if "trio" not in sys.modules:
+        return False
+    import trio
+
+    return trio.lowlevel.in_trio_run()
+
+
+class _WantTrio:
+    """``await _WantTrio()`` asks ``_drive`` to go on under trio."""
+
+    def __await__(self) -> "Generator[Any, Any, None]":
+        yield _TRIO_WANTED
+
+
+class _Stdin:
+    """The body as it comes in on fd 0."""
+
+    __slots__ = ()
+
+    def receive_blocking(self, max_bytes: int) -> bytes:
+        try:
+            return os.read(0, max_bytes)
+        except OSError:
+            return b""  # closed, or not for reading: the same as an early end
+
+    async def receive(self, max_bytes: int) -> bytes:
+        return await _CARRIER.run_sync(self.receive_blocking, max_bytes)
+
+
+class _ScriptCarrier(Carrier):
+    """Logging to stderr; blocking code in a thread under trio, inline without."""
+
+    __slots__ = ()
+
+    async def run_sync(self, function: "Callable[..., T]", *args: object) -> "T":
+        if not _in_trio():
+            return function(*args)
+        import trio
+
+        return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
+
+
+_CARRIER = _ScriptCarrier()
+
+
+class _Stdout:
+    """The answer on its way to the web server. The head waits for the first bytes of the body."""
+
+    def __init__(self, descriptor: int, use_trio: "bool | None") -> None:
+        self.committed = False
+        self._descriptor = descriptor
+        self._head = b""
+        self._use_trio = use_trio
+
+    async def start(self, answer: "Answer") -> None:
+        self._head = answer.head
+        # The handler may have imported trio for a body that is only about to run.
+        if self._use_trio is None and "trio" in sys.modules and not _in_trio():
+            await _WantTrio()
+
+    async def write(self, data: bytes) -> None:
+        self._write(data)
+
+    def flush(self) -> None:
+        """Send a head that had no body to go with."""
+        if self._head:
+            self._write(b"")
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(self._head + data)
+        self._head = b""
+        self.committed = True
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def report(self, error: BaseException) -> None:
+        if isinstance(error, RemoteProtocolError):
+            _CARRIER.log(f"gateways: {error}")
+            return
+        import traceback  # only when something broke
+
+        _CARRIER.log("".join(traceback.format_exception(error)))

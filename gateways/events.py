@@ -1,0 +1,207 @@
+"""What a gateway protocol says to the code above it, and the interfaces that speak it.
+
+Every protocol, whatever its wire looks like, turns received bytes into the events below and takes calls that
+return bytes to send. ``stream_id`` tells apart the requests of one connection (the request id of FastCGI; always
+0 where a connection carries one request at a time). No I/O happens here and there is no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import attrs
+
+from gateways._model.errors import RemoteProtocolError
+
+__all__ = [
+    "BodyEnded",
+    "BodyReceived",
+    "ClientConnection",
+    "ClientEvent",
+    "ConnectionFailed",
+    "DataEnded",
+    "DataReceived",
+    "Event",
+    "HeadReceived",
+    "LogReceived",
+    "Pairs",
+    "RequestAborted",
+    "RequestReceived",
+    "RequestRefused",
+    "ResponseEnded",
+    "ServerConnection",
+]
+
+#: Meta-variables as they came: (name, value) in wire order, repeats kept, UTF-8 with surrogateescape.
+Pairs = tuple[tuple[str, str], ...]
+
+
+@attrs.frozen
+class RequestReceived:
+    """All meta-variables of a request are in. ``role`` is "responder", "authorizer" or "filter"."""
+
+    stream_id: int
+    role: str
+    environ: Pairs
+    keep_connection: bool
+
+
+@attrs.frozen
+class RequestRefused:
+    """A request cannot be built from what came, but its sender can still be answered with ``error.status``.
+
+    The stream stays open for the answer, just as after :class:`RequestReceived`.
+    """
+
+    stream_id: int
+    role: str
+    error: RemoteProtocolError = attrs.field(eq=str)
+
+
+@attrs.frozen
+class BodyReceived:
+    """Some bytes of a body, never empty: the request's on the server side, the response's on the client side."""
+
+    stream_id: int
+    data: bytes
+
+
+@attrs.frozen
+class BodyEnded:
+    """The end of the request body. Whether it is as long as announced is for the model to say."""
+
+    stream_id: int
+
+
+@attrs.frozen
+class DataReceived:
+    """Some bytes of the file that a filter works on, never empty (FastCGI section 6.4)."""
+
+    stream_id: int
+    data: bytes
+
+
+@attrs.frozen
+class DataEnded:
+    """The end of the file that a filter works on."""
+
+    stream_id: int
+
+
+@attrs.frozen
+class RequestAborted:
+    """Nobody waits for this request any more: the peer said so, or left."""
+
+    stream_id: int
+
+
+@attrs.frozen
+class HeadReceived:
+    """Client side: the response head, parsed. ``status`` is from the Status field (200, or 302 with Location)."""
+
+    stream_id: int
+    status: int
+    reason: str
+    headers: Pairs
+
+
+@attrs.frozen
+class LogReceived:
+    """Client side: bytes for the error log (FCGI_STDERR), never empty."""
+
+    stream_id: int
+    data: bytes
+
+
+@attrs.frozen
+class ResponseEnded:
+    """Client side: the response is complete. ``app_status`` is what a program would have passed to exit()."""
+
+    stream_id: int
+    app_status: int = 0
+
+
+@attrs.frozen
+class ConnectionFailed:
+    """The peer broke the protocol; the last event of a connection. Close it after flushing."""
+
+    error: RemoteProtocolError = attrs.field(eq=str)
+
+
+Event = (
+    RequestReceived
+    | RequestRefused
+    | BodyReceived
+    | BodyEnded
+    | DataReceived
+    | DataEnded
+    | RequestAborted
+    | ConnectionFailed
+)
+ClientEvent = HeadReceived | BodyReceived | LogReceived | ResponseEnded | ConnectionFailed
+
+
+class ServerConnection(Protocol):
+    """One byte stream seen from the application: what a new protocol has to write.
+
+    The constructor takes the keywords ``limits`` (:class:`~gateways.Limits`), ``roles`` (the roles on offer) and
+    ``strict`` (whether to insist on the letter of the specification).
+    """
+
+    #: Whether a request has begun to arrive whose meta-variables are not all in (its deadline runs).
+    expecting: bool
+    #: Close the stream once everything was sent, after a bounded drain.
+    closing: bool
+    #: Cut the stream (a reset on TCP), so that a broken answer is not taken for a complete one.
+    broken: bool
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Take bytes from the peer, split anywhere; ``b""`` is the end of the stream. Never raises for them."""
+
+    def send_head(self, stream_id: int, head: bytes) -> bytes:
+        """Bytes that carry a whole CGI response head, blank line included."""
+
+    def send_body(self, stream_id: int, data: bytes) -> bytes:
+        """Bytes that carry some of the response body; ``b""`` sends nothing and ends nothing."""
+
+    def send_log(self, stream_id: int, text: str) -> bytes:
+        """Bytes that carry text for the web server's error log; ``b""`` where there is no such channel."""
+
+    def end(self, stream_id: int, status: int = 0) -> bytes:
+        """End a response that is complete, or a request that was aborted. ``status`` is 0 to 2**32 - 1."""
+
+    def fail(self, stream_id: int) -> bytes:
+        """End a response that broke after its head, as visibly as the protocol can: see ``broken``."""
+
+    def data_to_send(self) -> bytes:
+        """Answers the protocol itself makes, each handed out once."""
+
+
+class ClientConnection(Protocol):
+    """One byte stream seen from the web server."""
+
+    #: Whether the stream can carry another request once this one has ended.
+    reusable: bool
+
+    def send_request(
+        self,
+        stream_id: int,
+        environ: Mapping[str, str] | Iterable[tuple[str, str]],
+        *,
+        role: str = "responder",
+        keep_connection: bool = False,
+    ) -> bytes:
+        """Bytes that open a request. Values of the wrong kind raise LocalProtocolError."""
+
+    def send_body(self, stream_id: int, data: bytes) -> bytes:
+        """Bytes that carry some of the request body; ``b""`` sends nothing and ends nothing."""
+
+    def end_body(self, stream_id: int) -> bytes:
+        """Bytes that end the request body."""
+
+    def abort(self, stream_id: int) -> bytes:
+        """Bytes that ask the application to stop; ``b""`` where only closing the stream says that."""
+
+    def receive_data(self, data: bytes) -> list[ClientEvent]:
+        """Take bytes from the application; ``b""`` is the end of the stream."""

@@ -1,0 +1,24 @@
+"""SCGI: the protocol without I/O, both sides, and (loaded when first asked for) a server for it on trio."""
+
+from __future__ import annotations
+
+from gateways.scgi.client import ClientConnection
+from gateways.scgi.server import ServerConnection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from gateways.scgi.transport import serve
+
+__all__ = ["ClientConnection", "ServerConnection", "serve"]
+
+#: Public names that cost trio to load, and where they are.
+_LAZY = {"serve": "gateways.scgi.transport"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value

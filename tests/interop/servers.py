@@ -1,0 +1,319 @@
+"""Start real web servers, each from a private folder on a free loopback port, and end them.
+
+A server runs in the foreground as our child, as whoever runs the tests; only Apache refuses to be root, and becomes
+``www-data`` then. Nothing outside the folder is written.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import attrs
+import pytest
+
+from tests.interop.configurations import Configuration
+
+#: The name of the site: SERVER_NAME of every server, and the Host header of our client.
+SERVER_NAME = "gateways.test"
+#: Mode of a backend's unix socket: as root, Apache connects to it as another user.
+SOCKET_MODE = 0o666
+#: Seconds that a server may take to start, and to stop.
+PATIENCE = 20.0
+
+_HERE = Path(__file__).parent
+#: Debian keeps servers where an ordinary user's PATH does not look.
+_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+_APACHE_USER = "www-data"
+_APACHE_MODULES = "/usr/lib/apache2/modules"
+
+
+class ServerFailed(Exception):
+    """A web server did not start; the message ends with its error log."""
+
+
+@attrs.frozen(eq=False)
+class FrontEnd:
+    """A running web server.
+
+    ``address`` is where the backend has to listen ("unix:/tmp/gw.../app.sock", "127.0.0.1:4000"; with mode
+    SOCKET_MODE if it is a socket file), and None where the web server starts the backend itself.
+    """
+
+    configuration: Configuration
+    folder: Path
+    port: int
+    address: str | None
+
+    @property
+    def bind(self) -> str:
+        """The backend's address with its protocol in front, as ``gateways.serve`` takes it."""
+        if self.address is None:
+            raise ValueError(f"{self.configuration} starts its backend itself")
+        return f"{self.configuration.protocol}:{self.address}"
+
+    def error_log(self) -> str:
+        """The last lines that the server (or a script that it ran) wrote to its error log."""
+        log = self.folder / "error.log"
+        return log.read_text(errors="replace")[-8000:] if log.exists() else ""
+
+
+@attrs.frozen
+class _Server:
+    """What is particular to one make of web server."""
+
+    template: str
+    needs: tuple[str, ...]  #: programs and files
+    command: Callable[[Path], list[str]]  #: of the folder
+    backend: Callable[[str, str, str], str]  #: of protocol, host or "unix", and port or path
+    user: str  #: the line that root needs
+
+
+def _nginx_backend(_protocol: str, host: str, port: str) -> str:
+    return f"{host}:{port}"
+
+
+def _apache_backend(protocol: str, host: str, port: str) -> str:
+    scheme = {"fastcgi": "fcgi", "scgi": "scgi"}[protocol]
+    return f"unix:{port}|{scheme}://localhost" if host == "unix" else f"{scheme}://{host}:{port}"
+
+
+def _lighttpd_backend(_protocol: str, host: str, port: str) -> str:
+    return f'"socket" => "{port}"' if host == "unix" else f'"host" => "{host}", "port" => {port}'
+
+
+_SERVERS = {
+    "nginx": _Server(
+        "nginx.conf.in",
+        ("nginx", "/etc/nginx/fastcgi_params", "/etc/nginx/scgi_params"),
+        # -e: otherwise the log that was compiled in is opened first, which only root may do.
+        lambda folder: ["nginx", "-p", f"{folder}/", "-e", f"{folder}/error.log", "-c", f"{folder}/server.conf"],
+        _nginx_backend,
+        "user root root;",
+    ),
+    "apache2": _Server(
+        "apache.conf.in",
+        ("apache2", f"{_APACHE_MODULES}/mod_proxy_fcgi.so", f"{_APACHE_MODULES}/mod_fcgid.so"),
+        lambda folder: ["apache2", "-DFOREGROUND", "-f", f"{folder}/server.conf"],
+        _apache_backend,
+        f"User {_APACHE_USER}\nGroup {_APACHE_USER}",
+    ),
+    "lighttpd": _Server(
+        "lighttpd.conf.in",
+        ("lighttpd",),
+        lambda folder: ["lighttpd", "-D", "-f", f"{folder}/server.conf"],
+        _lighttpd_backend,
+        "",
+    ),
+}
+
+
+def require(*programs: str) -> None:
+    """Skip the test if one of these programs (or files, by absolute path) is not installed.
+
+    With GATEWAYS_REQUIRE_SERVERS=1 in the environment, as in CI, the test fails instead.
+    """
+    missing = [
+        program
+        for program in programs
+        if not (Path(program).exists() if program.startswith("/") else shutil.which(program, path=_PATH))
+    ]
+    if missing:
+        _cannot_run(f"not installed: {', '.join(missing)}")
+
+
+def _cannot_run(reason: str) -> NoReturn:
+    if os.environ.get("GATEWAYS_REQUIRE_SERVERS") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def free_port() -> int:
+    """A loopback TCP port that nobody listens on.
+
+    It lies below the range from which systems choose ports for outgoing connections: none can take it meanwhile,
+    nor can our own attempts to connect to it meet themselves.
+    """
+    while True:
+        port = 16_384 + secrets.randbelow(16_384)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue  # taken: try another
+            return port
+
+
+@contextmanager
+def front_end(configuration: Configuration, script: str | None = None) -> Generator[FrontEnd]:
+    """Run a web server in this configuration until the block ends; it accepts connections when the block begins.
+
+    ``script`` is the text of the file that a configuration with ``.script`` runs (see ``python_script``). Blocks the
+    thread for up to a few tenths of a second at both ends. An exception that leaves the block carries the error log as
+    a note.
+
+    Raises ServerFailed; skips or fails the test, as ``require`` does, if the server is not installed.
+    """
+    server = _SERVERS[configuration.server]
+    require(*server.needs)
+    if (script is None) != (configuration.script is None):
+        raise ValueError(f"{configuration} runs {configuration.script or 'no script'}")
+    # Not pytest's folder: the path of a unix socket has at most 107 bytes, and Apache's user has to reach it.
+    with tempfile.TemporaryDirectory(prefix="gw", ignore_cleanup_errors=True) as name:
+        web = FrontEnd(configuration, Path(name), free_port(), _backend_address(configuration, name))
+        _write_files(web, server, script)
+        with _process(server.command(web.folder), web):
+            try:
+                yield web
+            except Exception as error:
+                error.add_note(f"error log of {configuration}:\n{web.error_log()}")
+                raise
+
+
+def _backend_address(configuration: Configuration, folder: str) -> str | None:
+    if configuration.script is not None:
+        return None
+    return f"unix:{folder}/app.sock" if configuration.transport == "unix" else f"127.0.0.1:{free_port()}"
+
+
+def _write_files(web: FrontEnd, server: _Server, script: str | None) -> None:
+    web.folder.chmod(0o755)
+    (web.folder / "htdocs").mkdir()
+    if script is not None:
+        program = web.folder / str(web.configuration.script)
+        program.write_text(script)
+        program.chmod(0o755)
+    template = (_HERE / "configs" / server.template).read_text()
+    (web.folder / "server.conf").write_text(_fill(template, _names(web, server)))
+
+
+def _names(web: FrontEnd, server: _Server) -> dict[str, str]:
+    configuration = web.configuration
+    host, _, port = (web.address or "127.0.0.1:9").partition(":")
+    return {
+        "SITE": configuration.site,  # first: it holds names itself
+        "FOLDER": str(web.folder),
+        "PORT": str(web.port),
+        "SERVER_NAME": SERVER_NAME,
+        "USER": server.user if os.geteuid() == 0 else "",
+        "MODULES": _APACHE_MODULES,
+        "BACKEND": server.backend(configuration.protocol, host, port) if configuration.protocol != "cgi" else "",
+        "MOUNT": configuration.mount,
+        "PATH": configuration.mount or "/",
+        "SCRIPT": str(web.folder / (configuration.script or "")),
+        "SLASH": "" if configuration.mount else "/",  # "/" is replaced by the script's path, which must end likewise
+    }
+
+
+def _fill(template: str, names: Mapping[str, str]) -> str:
+    for name, value in names.items():
+        template = template.replace(f"@{name}@", value)
+    if unknown := re.findall(r"@[A-Z_]+@", template):
+        raise ValueError(f"nothing to fill in for {unknown}")
+    return template
+
+
+@contextmanager
+def _process(command: list[str], web: FrontEnd) -> Generator[None]:
+    """Run the server as a child that has accepted a connection when the block begins, and has ended after it."""
+    # The server's environment is what its scripts may inherit: nothing of ours.
+    environment = {"PATH": _PATH, "LANG": "C.UTF-8"}
+    executable = shutil.which(command[0], path=_PATH)
+    with open(web.folder / "error.log", "ab") as log:
+        process = subprocess.Popen(
+            command,
+            executable=executable,
+            cwd=web.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for us: the server is ended below
+        )
+    try:
+        _wait_until_it_accepts(process, web)
+        yield
+    finally:
+        _end(process)
+
+
+def _wait_until_it_accepts(process: subprocess.Popen[bytes], web: FrontEnd) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not _accepts(web.port):
+        try:
+            status = process.wait(timeout=0.01)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() < deadline:
+                continue
+            raise ServerFailed(f"{web.configuration} is silent after {PATIENCE} s:\n{web.error_log()}") from None
+        raise ServerFailed(f"{web.configuration} exited with status {status}:\n{web.error_log()}")
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    # Workers of a killed server, and backends that lighttpd started and did not wait for, are in its process group.
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # nobody is left; macOS says so in the second way
+
+
+def python_script(program: str) -> str:
+    """The text of a Python script that a web server can start: a ``#!`` line, our import path, and ``program``.
+
+    Skips or fails the test, as ``require`` does, if there is no Python that the web server's user may start.
+    """
+    specs = [importlib.util.find_spec(name) for name in ("gateways", "trio")]
+    paths = [str(Path(spec.origin).parents[1]) for spec in specs if spec and spec.origin]
+    # -B: the user it runs as may not write caches, and root should not leave any that others cannot replace.
+    return f"#!{_interpreter()} -B\nimport sys\nsys.path[:0] = {paths!r}\n{program}"
+
+
+@functools.cache
+def _interpreter() -> str:
+    """This Python; as root, one that Apache's user may start as well (ours may live in root's home)."""
+    if os.geteuid() != 0 or shutil.which("apache2", path=_PATH) is None:
+        return sys.executable
+    new_enough = "import sys; sys.exit(sys.version_info < (3, 11))"
+    for candidate in (sys.executable, "/usr/bin/python3"):
+        try:
+            subprocess.run(
+                [candidate, "-c", new_enough],
+                user=_APACHE_USER,
+                group=_APACHE_USER,
+                extra_groups=[],
+                cwd="/",
+                check=True,
+                capture_output=True,
+            )
+        except (OSError, subprocess.CalledProcessError):
+            continue  # it may not, or it is too old
+        return candidate
+    _cannot_run(f"{_APACHE_USER} may not start {sys.executable}, and /usr/bin/python3 is not 3.11 or later")

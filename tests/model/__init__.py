@@ -1,0 +1,1 @@
+"""Tests of ``gateways/_model``: words and model, without I/O."""

@@ -1,0 +1,1 @@
+"""Tests of ``gateways/_model/dialects``: how a Response becomes bytes."""
