@@ -277,9 +277,9 @@ class Connection:
         if self.exchanges or self._ready or self._lingering is not None:
             return
         if self.protocol.broken:
-            self.stream.reset()
+            self._lose()
         elif self.gone:
-            self.stream.close()
+            self._stop_reading()
         elif self.protocol.closing or self._half_closed or self.service.draining:
             self._say_goodbye()
 

@@ -70,12 +70,13 @@ class SocketStream:
 
     async def receive(self, max_bytes: int) -> bytes:
         try:
-            while True:
+            while not self._closed:
                 await trio.lowlevel.wait_readable(self._socket)
                 try:
                     return self._socket.recv(max_bytes)
                 except BlockingIOError:
                     continue
+            return b""
         except (OSError, trio.ClosedResourceError):
             # A reset counts as the end, and so does our own close: ECONNRESET from a unix peer that closed with
             # unread data would otherwise end the whole server.

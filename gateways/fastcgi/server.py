@@ -147,6 +147,13 @@ class ServerConnection:
         state = "broken" if self.broken else "closing" if self.closing else "open"
         return f"<fastcgi.ServerConnection {state}, {len(self._requests)} active of {self._begun} requests>"
 
+    @property
+    def expecting(self) -> bool:
+        """Whether a request has begun to arrive whose meta-variables are not all in."""
+        if not self._requests:
+            return self._scanner.partial
+        return any(request.stage == "params" for request in self._requests.values())
+
     def statistics(self) -> Statistics:
         """Counts since the connection began."""
         return Statistics(

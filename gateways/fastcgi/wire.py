@@ -184,6 +184,11 @@ class RecordScanner:
         #: where in the stream the next record begins, in bytes
         self.offset = 0
 
+    @property
+    def partial(self) -> bool:
+        """Whether a record has begun to arrive that is not whole yet."""
+        return bool(self._rest)
+
     def scan(self, data: bytes) -> Iterator[Record]:
         """The records that ``data`` completes. Take them all, or give the scanner up.
 
