@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateways._model.handler import Application as Application
     from gateways._model.handler import Handler as Handler
     from gateways._model.handler import Roles as Roles
+    from gateways._model.handler import Started as Started
     from gateways._model.headers import Headers as Headers
     from gateways._model.limits import Limits as Limits
     from gateways._model.request import Body as Body
@@ -55,6 +56,7 @@ _PUBLIC = {
     "Request": ("gateways._model.request", "Request"),
     "Response": ("gateways._model.response", "Response"),
     "Roles": ("gateways._model.handler", "Roles"),
+    "Started": ("gateways._model.handler", "Started"),
     "URLMap": ("gateways._model.urlmap", "URLMap"),
     "cgi": ("gateways.cgi", ""),
     "events": ("gateways.events", ""),

@@ -149,33 +149,43 @@ class ServerConnection(Protocol):
     ``strict`` (whether to insist on the letter of the specification).
     """
 
-    #: Whether a request has begun to arrive whose meta-variables are not all in (its deadline runs).
-    expecting: bool
     #: Close the stream once everything was sent, after a bounded drain.
     closing: bool
     #: Cut the stream (a reset on TCP), so that a broken answer is not taken for a complete one.
     broken: bool
 
+    @property
+    def expecting(self) -> bool:
+        """Whether a request has begun to arrive whose meta-variables are not all in: its deadline runs."""
+        ...
+
     def receive_data(self, data: bytes) -> list[Event]:
         """Take bytes from the peer, split anywhere; ``b""`` is the end of the stream. Never raises for them."""
+        ...
 
     def send_head(self, stream_id: int, head: bytes) -> bytes:
         """Bytes that carry a whole CGI response head, blank line included."""
+        ...
 
     def send_body(self, stream_id: int, data: bytes) -> bytes:
         """Bytes that carry some of the response body; ``b""`` sends nothing and ends nothing."""
+        ...
 
     def send_log(self, stream_id: int, text: str) -> bytes:
         """Bytes that carry text for the web server's error log; ``b""`` where there is no such channel."""
+        ...
 
     def end(self, stream_id: int, status: int = 0) -> bytes:
         """End a response that is complete, or a request that was aborted. ``status`` is 0 to 2**32 - 1."""
+        ...
 
     def fail(self, stream_id: int) -> bytes:
         """End a response that broke after its head, as visibly as the protocol can: see ``broken``."""
+        ...
 
     def data_to_send(self) -> bytes:
         """Answers the protocol itself makes, each handed out once."""
+        ...
 
 
 class ClientConnection(Protocol):
@@ -193,15 +203,20 @@ class ClientConnection(Protocol):
         keep_connection: bool = False,
     ) -> bytes:
         """Bytes that open a request. Values of the wrong kind raise LocalProtocolError."""
+        ...
 
     def send_body(self, stream_id: int, data: bytes) -> bytes:
         """Bytes that carry some of the request body; ``b""`` sends nothing and ends nothing."""
+        ...
 
     def end_body(self, stream_id: int) -> bytes:
         """Bytes that end the request body."""
+        ...
 
     def abort(self, stream_id: int) -> bytes:
         """Bytes that ask the application to stop; ``b""`` where only closing the stream says that."""
+        ...
 
     def receive_data(self, data: bytes) -> list[ClientEvent]:
         """Take bytes from the application; ``b""`` is the end of the stream."""
+        ...

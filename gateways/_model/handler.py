@@ -106,9 +106,10 @@ class Started:
         if hasattr(application, "__aenter__"):
             self._manager = application
             application = await application.__aenter__()
+        handler: Any = application
         if not callable(application):
             raise TypeError(f"an application is a handler or yields one; {application!r} is neither")
-        return as_roles(application)
+        return as_roles(handler)
 
     async def __aexit__(
         self, kind: "type[BaseException] | None", error: "BaseException | None", traceback: "TracebackType | None"

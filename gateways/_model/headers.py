@@ -163,7 +163,7 @@ class Headers(MultiMap):
             self._fields = fields._fields
             return
         super().__init__(fields)
-        seen = set()
+        seen: set[str] = set()
         for name, value in self._fields:
             check_field(name, value)
             lower = name.lower()
@@ -203,7 +203,7 @@ class RequestHeaders:
 
     def items(self) -> "list[tuple[str, str]]":
         """Every field as (lower-case name, value)."""
-        fields = []
+        fields: list[tuple[str, str]] = []
         for variable, value in self._environ.items():
             if variable.startswith("HTTP_"):
                 fields.append((variable[5:].lower().replace("_", "-"), value))

@@ -6,10 +6,10 @@ limit is one line here.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final, Never
+    from typing import Any, Never
 
 #: name -> (default, meaning). Sizes are bytes and deadlines seconds; a deadline of None never expires.
-FIELDS: "Final[dict[str, tuple[int | float | None, str]]]" = {
+FIELDS: "dict[str, tuple[int | float | None, str]]" = {
     "max_params": (1000, "meta-variables in one request"),
     "max_params_bytes": (262_144, "bytes of all names and values of one request"),
     "max_head": (32_768, "bytes of a response head"),
@@ -71,6 +71,11 @@ class Limits:
             value = fields.get(name, default)
             _check(name, value)
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def fields(cls) -> "dict[str, tuple[int | float | None, str]]":
+        """Every field with its default and, in a few words, its meaning; deadlines are seconds."""
+        return dict(FIELDS)
 
     def __setattr__(self, name: str, value: object) -> "Never":
         raise AttributeError(f"Limits is frozen: make a new one with {name}={value!r}")

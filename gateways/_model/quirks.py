@@ -10,7 +10,6 @@ from gateways._model.headers import is_number
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Final
 
 
 def is_nginx(environ: "dict[str, str]") -> bool:
@@ -76,7 +75,7 @@ def unbuffered_length(environ: "dict[str, str]") -> "str | None":
 
 
 #: name -> (repair, the configuration that makes it needless)
-REPAIRS: "Final[dict[str, tuple[Callable[[dict[str, str], str], bool], str]]]" = {
+REPAIRS: "dict[str, tuple[Callable[[dict[str, str], str], bool], str]]" = {
     "nginx-root": (
         _nginx_root,
         'nginx sent no PATH_INFO, so the application is taken to be mounted at "/"; say so with '

@@ -13,7 +13,7 @@ from gateways._model.limits import Limits
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import io
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Protocol, TypeVar
 
     T = TypeVar("T")
@@ -72,9 +72,15 @@ class Body:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    async def __aiter__(self) -> "AsyncIterator[bytes]":
-        while chunk := await self.receive_some():
-            yield chunk
+    def __aiter__(self) -> "Body":
+        # Not a generator: one that a handler leaves early would have to be closed.
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self.receive_some()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
 
     @property
     def file(self) -> "io.BufferedReader":

@@ -206,13 +206,20 @@ async def pour(body: "Any", send: "Send") -> None:
     if callable(body) and not hasattr(body, "__aiter__"):
         await body(send)
         return
+    is_async = hasattr(body, "__aiter__")
     try:
-        if hasattr(body, "__aiter__"):
-            async for chunk in body:
-                await send(chunk)
-        else:
-            for chunk in body:
-                await send(chunk)
+        # Closing the body does not close the generator that its __iter__ or __aiter__ may be.
+        iterator = body.__aiter__() if is_async else iter(body)
+        try:
+            if is_async:
+                async for chunk in iterator:
+                    await send(chunk)
+            else:
+                for chunk in iterator:
+                    await send(chunk)
+        finally:
+            if iterator is not body:
+                await close(iterator)
     finally:
         await close(body)
 

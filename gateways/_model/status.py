@@ -1,10 +1,6 @@
 """Reason phrases (RFC 9110 section 15 and the IANA registry), the one table of them."""
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Final
-
-REASONS: "Final[dict[int, str]]" = {
+REASONS: "dict[int, str]" = {
     200: "OK",
     201: "Created",
     202: "Accepted",

@@ -551,7 +551,7 @@ async def serve(
             for service, listener in bound:
                 acceptors.start_soon(service.accept, listener)
             task_status.started([listener.address for _, listener in bound])
-            await (stop or trio.Event()).wait()
+            await (trio.Event() if stop is None else stop).wait()
             acceptors.cancel_scope.cancel()
         for _, listener in bound:
             listener.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ def check(data: bytes, expected: list[Any], *ids: int, limits: Limits | None = N
 # --- Sending ---
 
 
-def test_a_request_is_begin_params_and_stdin():
+def test_a_request_is_begin_params_and_stdin() -> None:
     connection = ClientConnection()
     sent = connection.send_request(7, {"REQUEST_METHOD": "GET", "X": "€\udcff"})
     params = pair(b"REQUEST_METHOD", b"GET") + pair(b"X", b"\xe2\x82\xac\xff")
@@ -81,20 +82,20 @@ def test_a_request_is_begin_params_and_stdin():
     assert connection.end_body(7) == b""
 
 
-def test_pairs_may_repeat_and_stay_in_order():
+def test_pairs_may_repeat_and_stay_in_order() -> None:
     sent = ClientConnection().send_request(1, iter([("A", "1"), ("A", "2")]), keep_connection=True)
     assert sent == begin(1, flags=KEEP) + wire.encode_record(PARAMS, 1, pair(b"A", b"1") + pair(b"A", b"2")) + rec(
         PARAMS, 1
     )
 
 
-def test_K13_an_empty_environment_and_an_empty_body_are_sent():
+def test_K13_an_empty_environment_and_an_empty_body_are_sent() -> None:
     connection = ClientConnection()
     assert connection.send_request(1, {}) == begin(1, flags=0) + rec(PARAMS, 1)
     assert connection.end_body(1) == rec(STDIN, 1)
 
 
-def test_K02_long_params_and_bodies_are_split():
+def test_K02_long_params_and_bodies_are_split() -> None:
     connection = ClientConnection()
     environ = {"LONG": "x" * 99_000}
     data = connection.send_request(1, environ) + connection.send_body(1, b"y" * 99_000) + connection.end_body(1)
@@ -117,7 +118,7 @@ def test_K02_long_params_and_bodies_are_split():
         ({"A": "\ud800"}, "cannot be encoded"),
     ],
 )
-def test_F21_only_text_without_nul_is_sent(environ: Any, problem: str):
+def test_F21_only_text_without_nul_is_sent(environ: Any, problem: str) -> None:
     connection = ClientConnection()
     with pytest.raises(LocalProtocolError, match=problem):
         connection.send_request(1, environ)
@@ -125,12 +126,12 @@ def test_F21_only_text_without_nul_is_sent(environ: Any, problem: str):
 
 
 @pytest.mark.parametrize("stream_id", [0, -1, 65536])
-def test_F15_ids_are_1_to_65535(stream_id: int):
+def test_F15_ids_are_1_to_65535(stream_id: int) -> None:
     with pytest.raises(LocalProtocolError, match="takes an id from 1 to 65535"):
         ClientConnection().send_request(stream_id, {})
 
 
-def test_an_id_carries_one_request_at_a_time():
+def test_an_id_carries_one_request_at_a_time() -> None:
     connection = asking(1)
     with pytest.raises(LocalProtocolError, match="that is not active, not 1"):
         connection.send_request(1, {})
@@ -138,12 +139,12 @@ def test_an_id_carries_one_request_at_a_time():
     assert connection.send_request(1, {})
 
 
-def test_an_unknown_role_is_not_sent():
+def test_an_unknown_role_is_not_sent() -> None:
     with pytest.raises(LocalProtocolError, match="the roles are responder, authorizer, filter, not 'cook'"):
         ClientConnection().send_request(1, {}, role="cook")
 
 
-def test_F39_an_authorizer_gets_no_body():
+def test_F39_an_authorizer_gets_no_body() -> None:
     connection = ClientConnection()
     assert connection.send_request(1, {}, role="authorizer").startswith(begin(1, 2, 0))
     assert connection.end_body(1) == connection.end_data(1) == b""
@@ -151,26 +152,28 @@ def test_F39_an_authorizer_gets_no_body():
         connection.send_body(1, b"x")
 
 
-def test_F40_a_filter_gets_its_streams_in_order():
+def test_F40_a_filter_gets_its_streams_in_order() -> None:
     connection = ClientConnection()
     assert connection.send_request(1, {}, role="filter").startswith(begin(1, 3, 0))
-    for call in (lambda: connection.send_data(1, b"x"), lambda: connection.end_data(1)):
-        with pytest.raises(LocalProtocolError, match="not the turn of DATA in request 1"):
-            call()
+    with pytest.raises(LocalProtocolError, match="not the turn of DATA in request 1"):
+        connection.send_data(1, b"x")
+    with pytest.raises(LocalProtocolError, match="not the turn of DATA in request 1"):
+        connection.end_data(1)
     connection.end_body(1)
     assert connection.send_data(1, b"12345678") == rec(DATA, 1, b"12345678")
     assert connection.end_data(1) == rec(DATA, 1)
 
 
-def test_K14_nothing_more_is_sent_for_a_request_that_was_answered():
+def test_K14_nothing_more_is_sent_for_a_request_that_was_answered() -> None:
     connection = ClientConnection()
     connection.send_request(1, {}, keep_connection=True)
     assert feed(connection, [ANSWER]) == ANSWERED
-    for call in (
+    calls: list[Callable[[], bytes]] = [
         lambda: connection.send_body(1, b"x"),
         lambda: connection.end_body(1),
         lambda: connection.abort(1),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(LocalProtocolError, match="request 1 is not active"):
             call()
     # The body was never ended, and not every application drops what is left of it.
@@ -178,14 +181,14 @@ def test_K14_nothing_more_is_sent_for_a_request_that_was_answered():
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_connection_is_reusable_if_it_was_kept(keep: bool):
+def test_a_connection_is_reusable_if_it_was_kept(keep: bool) -> None:
     connection = asking(1, keep=keep)
     connection.receive_data(ANSWER)
     assert connection.reusable is keep
     assert repr(connection) == f"<fastcgi.ClientConnection {'reusable' if keep else 'open'}, 0 active>"
 
 
-def test_a_closed_connection_takes_no_request():
+def test_a_closed_connection_takes_no_request() -> None:
     connection = ClientConnection()
     assert connection.receive_data(b"") == []
     assert not connection.reusable
@@ -197,29 +200,29 @@ def test_a_closed_connection_takes_no_request():
 # --- Receiving ---
 
 
-def test_a_response_becomes_events():
+def test_a_response_becomes_events() -> None:
     check(ANSWER, ANSWERED)
 
 
-def test_a_head_may_be_split_over_records_and_use_bare_newlines():
+def test_a_head_may_be_split_over_records_and_use_bare_newlines() -> None:
     head = b"Content-Type: text/plain\n\n"
     data = b"".join(rec(STDOUT, 1, head[i : i + 1]) for i in range(len(head)))
     check(data + rec(STDOUT, 1, b"x") + rec(STDOUT, 1) + end(), [GOT_HEAD, BodyReceived(1, b"x"), ResponseEnded(1)])
 
 
-def test_a_response_may_have_no_body():
+def test_a_response_may_have_no_body() -> None:
     check(rec(STDOUT, 1, HEAD) + rec(STDOUT, 1) + end(), [GOT_HEAD, ResponseEnded(1)])
 
 
-def test_php_does_not_end_stdout():
+def test_php_does_not_end_stdout() -> None:
     check(rec(STDOUT, 1, HEAD) + end(), [GOT_HEAD, ResponseEnded(1)])
 
 
-def test_stdout_may_end_twice():
+def test_stdout_may_end_twice() -> None:
     check(rec(STDOUT, 1, HEAD) + rec(STDOUT, 1) * 2 + end(), [GOT_HEAD, ResponseEnded(1)])
 
 
-def test_F35_log_and_response_may_interleave():
+def test_F35_log_and_response_may_interleave() -> None:
     data = rec(STDERR, 1, b"a") + rec(STDOUT, 1, HEAD[:9]) + rec(STDERR, 1, b"b") + rec(STDOUT, 1, HEAD[9:] + b"x")
     data += rec(STDERR, 1, b"c") + rec(STDERR, 1) + rec(STDOUT, 1, b"y") + rec(STDOUT, 1) + end()
     check(
@@ -235,7 +238,7 @@ def test_F35_log_and_response_may_interleave():
     )
 
 
-def test_responses_may_interleave():
+def test_responses_may_interleave() -> None:
     two = HeadReceived(2, 404, "Not Found", ())
     data = rec(STDOUT, 2, b"Status: 404 Not Found\r\n") + ANSWER[:-16] + rec(STDOUT, 2, b"\r\nx") + rec(STDOUT, 2)
     check(
@@ -246,12 +249,12 @@ def test_responses_may_interleave():
     )
 
 
-def test_K01_records_of_unknown_types_keep_the_framing():
+def test_K01_records_of_unknown_types_keep_the_framing() -> None:
     for padding in (0, 1, 255):
         check(rec(99, 1, b"x" * 65535, padding) + rec(UNKNOWN, 0, bytes(8), padding) + ANSWER, ANSWERED)
 
 
-def test_K01_records_of_unknown_types_are_bounded():
+def test_K01_records_of_unknown_types_are_bounded() -> None:
     check(rec(99, 1) * MAX_IGNORED + ANSWER, ANSWERED)
     check(rec(99, 1) * MAX_IGNORED + rec(UNKNOWN, 0), [Failed("more than 1000 records that mean nothing", 502)])
 
@@ -271,12 +274,12 @@ def test_K01_records_of_unknown_types_are_bounded():
         (rec(3, 1, b"short"), [], "END_REQUEST of 5 bytes, 8 are needed"),
     ],
 )
-def test_K03_records_after_an_end_and_an_end_too_early_fail(data: bytes, events: list[Any], problem: str):
+def test_K03_records_after_an_end_and_an_end_too_early_fail(data: bytes, events: list[Any], problem: str) -> None:
     check(data, [*events, Failed(problem, 502)])
 
 
 @pytest.mark.parametrize("length", [0, 3, 20, 60, 70])
-def test_K04_a_close_before_the_end_is_a_failure(length: int):
+def test_K04_a_close_before_the_end_is_a_failure(length: int) -> None:
     connection = asking(1)
     events = [*connection.receive_data(ANSWER[:length] or rec(99, 0)), *connection.receive_data(b"")]
     assert not any(isinstance(event, ResponseEnded) for event in events)
@@ -289,11 +292,11 @@ def test_K04_a_close_before_the_end_is_a_failure(length: int):
 
 
 @pytest.mark.parametrize("stream_id", [0, 2, 65535])
-def test_K05_records_for_another_id_are_never_mixed_in(stream_id: int):
+def test_K05_records_for_another_id_are_never_mixed_in(stream_id: int) -> None:
     check(rec(STDOUT, stream_id, HEAD), [Failed(f"STDOUT for request {stream_id}, which is not active", 502)])
 
 
-def test_K06_the_log_of_a_response_is_capped():
+def test_K06_the_log_of_a_response_is_capped() -> None:
     data = rec(STDERR, 1, b"123456") * 100 + ANSWER
     check(data, [LogReceived(1, b"1234561234"), *ANSWERED], limits=Limits(max_stderr=10))
 
@@ -302,16 +305,16 @@ def test_K06_the_log_of_a_response_is_capped():
     "head",
     [b"Status: 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", b"X-%d: y\r\n" * 10_000, b"x" * 40_000],
 )
-def test_K07_a_head_over_the_limit_fails(head: bytes):
+def test_K07_a_head_over_the_limit_fails(head: bytes) -> None:
     data = b"".join(rec(STDOUT, 1, head[i : i + 30_000]) for i in range(0, len(head), 30_000))
     check(data + ANSWER, [Failed("response head over 32768 bytes", 502)])
 
 
-def test_a_head_that_is_none_fails():
+def test_a_head_that_is_none_fails() -> None:
     check(rec(STDOUT, 1, b"Fatal error\r\n\r\n"), [Failed("not a header field in a response head", 502)])
 
 
-def test_K08_padding_is_skipped_wherever_it_is():
+def test_K08_padding_is_skipped_wherever_it_is() -> None:
     data = rec(STDOUT, 1, HEAD, 255) + rec(STDOUT, 1, b"", 7) + rec(STDERR, 1, b"", 1)
     data += rec(3, 1, bytes(8), 255)
     connection = check(data, [GOT_HEAD, ResponseEnded(1)])
@@ -319,7 +322,7 @@ def test_K08_padding_is_skipped_wherever_it_is():
     assert feed(connection, [ANSWER]) == ANSWERED
 
 
-def test_K10_a_close_between_requests_is_no_failure():
+def test_K10_a_close_between_requests_is_no_failure() -> None:
     connection = asking(1)
     assert feed(connection, [ANSWER]) == ANSWERED
     assert connection.reusable
@@ -336,11 +339,11 @@ def test_K10_a_close_between_requests_is_no_failure():
         (77, "answers protocol status 77", 502),
     ],
 )
-def test_F30_F31_F29_K11_a_rejection_is_a_failure_with_a_status(status: int, problem: str, answer: int):
+def test_F30_F31_F29_K11_a_rejection_is_a_failure_with_a_status(status: int, problem: str, answer: int) -> None:
     check(end(1, 0, status), [Failed(problem, answer)])
 
 
-def test_K12_values_are_asked_for_and_kept():
+def test_K12_values_are_asked_for_and_kept() -> None:
     connection = asking(1)
     names = (b"FCGI_MAX_CONNS", b"FCGI_MAX_REQS", b"FCGI_MPXS_CONNS")
     asked = connection.get_values()
@@ -352,30 +355,30 @@ def test_K12_values_are_asked_for_and_kept():
     assert check(rec(RESULT, 1, b"\1") + ANSWER, ANSWERED).values == {}
 
 
-def test_K12_values_cut_short_fail():
+def test_K12_values_cut_short_fail() -> None:
     check(rec(RESULT, 0, b"\1"), [Failed("name-value pair 1 is cut short", 502)])
 
 
 @pytest.mark.parametrize("status", [1, 2**32 - 1])
-def test_K15_an_application_status_is_told_and_the_response_kept(status: int):
+def test_K15_an_application_status_is_told_and_the_response_kept(status: int) -> None:
     data = rec(STDOUT, 1, HEAD) + rec(STDOUT, 1) + end(1, status)
     check(data, [GOT_HEAD, ResponseEnded(1, status)])
 
 
 @pytest.mark.parametrize("before", [b"", rec(STDOUT, 1), rec(STDOUT, 1, HEAD[:9])])
-def test_a_response_without_a_whole_head_fails(before: bytes):
+def test_a_response_without_a_whole_head_fails(before: bytes) -> None:
     check(before + rec(STDOUT, 1) + end(), [Failed("request 1 ended without a whole response head", 502)])
 
 
 @pytest.mark.parametrize("answer", [end(), rec(STDOUT, 1) + end(1, 1), rec(STDOUT, 1, HEAD[:9]) + end()])
-def test_F37_an_aborted_request_ends_whole_or_not(answer: bytes):
+def test_F37_an_aborted_request_ends_whole_or_not(answer: bytes) -> None:
     connection = asking(1)
     assert connection.abort(1) == rec(ABORT, 1)
     (ended,) = connection.receive_data(answer)
     assert isinstance(ended, ResponseEnded)
 
 
-def test_F11_an_application_that_speaks_http_is_named():
+def test_F11_an_application_that_speaks_http_is_named() -> None:
     check(b"HTTP/1.1 200 OK\r\n\r\n", [Failed("HTTP on a FastCGI port", 502)])
     check(ANSWER + b"Status: 200", [*ANSWERED, Failed("version 83 instead of 1", 502)])
 
@@ -383,7 +386,7 @@ def test_F11_an_application_that_speaks_http_is_named():
 # --- Both sides ---
 
 
-def test_both_sides_agree_on_a_rejected_request():
+def test_both_sides_agree_on_a_rejected_request() -> None:
     web, app = ClientConnection(), ServerConnection()
     app.receive_data(web.send_request(1, {}, role="filter") + web.end_body(1))
     (failed,) = web.receive_data(app.data_to_send())
@@ -391,14 +394,14 @@ def test_both_sides_agree_on_a_rejected_request():
     assert failed.error.status == 502
 
 
-def test_both_sides_agree_on_values():
+def test_both_sides_agree_on_values() -> None:
     web, app = ClientConnection(), ServerConnection(limits=Limits(max_ids=3))
     app.receive_data(web.get_values())
     assert web.receive_data(app.data_to_send()) == []
     assert web.values == {"FCGI_MAX_CONNS": "10000", "FCGI_MAX_REQS": "3", "FCGI_MPXS_CONNS": "1"}
 
 
-def test_both_sides_agree_on_a_response_that_breaks():
+def test_both_sides_agree_on_a_response_that_breaks() -> None:
     web, app = ClientConnection(), ServerConnection()
     app.receive_data(b"".join(web.send_request(i, {}, keep_connection=True) for i in (1, 2)))
     web.receive_data(app.send_head(1, HEAD) + app.send_body(1, b"half"))
@@ -406,7 +409,7 @@ def test_both_sides_agree_on_a_response_that_breaks():
     assert isinstance(failed, ConnectionFailed)
 
 
-def test_both_sides_agree_on_an_abort():
+def test_both_sides_agree_on_an_abort() -> None:
     web, app = ClientConnection(), ServerConnection()
     app.receive_data(web.send_request(1, {}, keep_connection=True) + web.send_body(1, b"half"))
     assert app.receive_data(web.abort(1)) == [RequestAborted(1)]
@@ -427,7 +430,7 @@ _text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 )
 def test_whatever_one_side_says_the_other_understands(
     environ: list[tuple[str, str]], body: bytes, file: bytes, answer: bytes, log: str, status: int, step: int
-):
+) -> None:
     web, app = ClientConnection(), ServerConnection(roles=("filter",))
     data = web.send_request(9, environ, role="filter", keep_connection=True)
     data += web.send_body(9, body) + web.end_body(9) + web.send_data(9, file) + web.end_data(9)
@@ -447,7 +450,7 @@ def test_whatever_one_side_says_the_other_understands(
 
 
 @given(st.binary(max_size=120), st.integers(1, 20))
-def test_any_bytes_from_an_application_end_in_events(data: bytes, step: int):
+def test_any_bytes_from_an_application_end_in_events(data: bytes, step: int) -> None:
     whole, split = asking(1), asking(1)
     pieces = [data[i : i + step] for i in range(0, len(data), step)]
     assert feed(whole, [data, b""] if data else [b""]) == feed(split, [*pieces, b""])

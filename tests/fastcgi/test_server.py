@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,16 +71,16 @@ def records(data: bytes) -> list[tuple[int, int, bytes]]:
 # --- The usual ---
 
 
-def test_a_request_becomes_events():
+def test_a_request_becomes_events() -> None:
     check(request(body=b"hello"), [got(), BodyReceived(1, b"hello"), BodyEnded(1)])
 
 
-def test_F34_a_response_may_begin_before_the_body_ends():
+def test_F34_a_response_may_begin_before_the_body_ends() -> None:
     connection = connected(request(body=None))
     assert connection.send_body(1, b"x") == wire.encode_record(STDOUT, 1, b"x")
 
 
-def test_F34_no_response_before_the_end_of_params():
+def test_F34_no_response_before_the_end_of_params() -> None:
     connection = connected(begin())
     for call in (connection.send_head, connection.send_body):
         with pytest.raises(LocalProtocolError, match="request 1 cannot be answered before"):
@@ -88,7 +89,7 @@ def test_F34_no_response_before_the_end_of_params():
         connection.end(1)
 
 
-def test_F32_F33_F35_an_answer_is_head_body_and_the_end_of_its_streams():
+def test_F32_F33_F35_an_answer_is_head_body_and_the_end_of_its_streams() -> None:
     connection = connected(request())
     head = b"Status: 200 OK\r\n\r\n"
     assert connection.send_head(1, head) == wire.encode_record(STDOUT, 1, head)
@@ -97,17 +98,17 @@ def test_F32_F33_F35_an_answer_is_head_body_and_the_end_of_its_streams():
     assert not connection.closing
 
 
-def test_F33_an_empty_body_is_not_sent_as_a_record():
+def test_F33_an_empty_body_is_not_sent_as_a_record() -> None:
     connection = connected(request())
     assert connection.send_head(1, b"") == connection.send_body(1, b"") == b""
 
 
-def test_a_head_travels_in_one_record():
+def test_a_head_travels_in_one_record() -> None:
     connection = connected(request())
     assert [len(content) for _, _, content in records(connection.send_head(1, b"x" * 40_000))] == [40_000]
 
 
-def test_a_long_body_is_split():
+def test_a_long_body_is_split() -> None:
     body = random.Random(1).randbytes(300_000)
     sent = records(connected(request()).send_body(1, body))
     assert b"".join(content for _, _, content in sent) == body
@@ -115,34 +116,35 @@ def test_a_long_body_is_split():
 
 
 @pytest.mark.parametrize("status", [0, 1, 255, 2**32 - 1])
-def test_F32_end_carries_the_application_status(status: int):
+def test_F32_end_carries_the_application_status(status: int) -> None:
     assert connected(request()).end(1, status).endswith(struct.pack(">IB3x", status, 0))
 
 
 @pytest.mark.parametrize("status", [-1, 2**32])
-def test_F32_a_wrong_application_status_changes_nothing(status: int):
+def test_F32_a_wrong_application_status_changes_nothing(status: int) -> None:
     connection = connected(request())
     with pytest.raises(LocalProtocolError, match="application status"):
         connection.end(1, status)
     assert connection.end(1) == rec(STDOUT, 1) + end(1)
 
 
-def test_F14_nothing_is_sent_after_the_end():
+def test_F14_nothing_is_sent_after_the_end() -> None:
     connection = connected(request())
     connection.end(1)
-    for call in (
+    calls: list[Callable[[], bytes]] = [
         lambda: connection.send_head(1, b"x"),
         lambda: connection.send_body(1, b"x"),
         lambda: connection.send_log(1, "x"),
         lambda: connection.end(1),
         lambda: connection.fail(1),
         lambda: connection.send_body(2, b""),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(LocalProtocolError, match="is not active"):
             call()
 
 
-def test_F14_an_id_is_used_again_with_a_clean_state():
+def test_F14_an_id_is_used_again_with_a_clean_state() -> None:
     connection = connected(request(params=GET + pair(b"REMOTE_USER", b"a"), body=b"first"))
     connection.send_log(1, "log")
     connection.end(1)
@@ -150,12 +152,12 @@ def test_F14_an_id_is_used_again_with_a_clean_state():
     assert connection.end(1) == rec(STDOUT, 1) + end(1)
 
 
-def test_F15_W16_id_65535_works():
+def test_F15_W16_id_65535_works() -> None:
     connection = check(request(65535), [got(65535), BodyEnded(65535)])
     assert records(connection.end(65535)) == [(STDOUT, 65535, b""), (END, 65535, bytes(8))]
 
 
-def test_F06_without_keep_conn_the_connection_closes_after_its_request():
+def test_F06_without_keep_conn_the_connection_closes_after_its_request() -> None:
     connection = connected(request(flags=0))
     connection.send_head(1, b"x")
     assert not connection.closing
@@ -164,7 +166,7 @@ def test_F06_without_keep_conn_the_connection_closes_after_its_request():
     assert connection.receive_data(request(2)) == connection.receive_data(b"") == []
 
 
-def test_F06_the_connection_closes_under_nobody():
+def test_F06_the_connection_closes_under_nobody() -> None:
     connection = connected(request(1, flags=0) + request(2))
     connection.end(1)
     assert not connection.closing
@@ -174,7 +176,7 @@ def test_F06_the_connection_closes_under_nobody():
     assert connection.statistics() == Statistics(requests=2, active=1, rejected=0, ignored=1)
 
 
-def test_F06_last_call_ends_with_the_last_request():
+def test_F06_last_call_ends_with_the_last_request() -> None:
     connection = connected(request(1, flags=0) + request(2) + request(3))
     for stream_id in (1, 3):
         connection.end(stream_id)
@@ -183,7 +185,7 @@ def test_F06_last_call_ends_with_the_last_request():
     assert connection.closing
 
 
-def test_statistics_and_repr_tell_the_state():
+def test_statistics_and_repr_tell_the_state() -> None:
     connection = connected(request(1, flags=0) + request(2) + begin(3, role=9) + rec(STDOUT, 1))
     assert connection.statistics() == Statistics(requests=2, active=2, rejected=1, ignored=1)
     assert repr(connection) == "<fastcgi.ServerConnection open, 2 active of 2 requests>"
@@ -207,12 +209,12 @@ def test_statistics_and_repr_tell_the_state():
         (request(1)[:-1], False),
     ],
 )
-def test_a_connection_expects_the_rest_of_what_has_begun(data: bytes, expecting: bool):
+def test_a_connection_expects_the_rest_of_what_has_begun(data: bytes, expecting: bool) -> None:
     assert connected(data).expecting is expecting
 
 
 @pytest.mark.parametrize("roles", ["responder", ["responser"], ["responder", 1]])
-def test_roles_are_checked(roles: Any):
+def test_roles_are_checked(roles: Any) -> None:
     with pytest.raises(LocalProtocolError, match="roles takes a collection of responder, authorizer, filter"):
         ServerConnection(roles=roles)
 
@@ -220,7 +222,7 @@ def test_roles_are_checked(roles: Any):
 # --- The log ---
 
 
-def test_log_text_travels_with_the_next_bytes_of_the_response():
+def test_log_text_travels_with_the_next_bytes_of_the_response() -> None:
     connection = connected(request())
     assert connection.send_log(1, "first\n") == b""
     assert connection.send_log(1, "sécond\n") == b""
@@ -236,14 +238,14 @@ def test_log_text_travels_with_the_next_bytes_of_the_response():
     ]
 
 
-def test_F33_stderr_is_ended_if_it_was_used():
+def test_F33_stderr_is_ended_if_it_was_used() -> None:
     connection = connected(request())
     connection.send_log(1, "x")
     connection.send_head(1, b"head")
     assert records(connection.end(1)) == [(STDOUT, 1, b""), (STDERR, 1, b""), (END, 1, bytes(8))]
 
 
-def test_log_text_is_cut_at_its_limit_visibly():
+def test_log_text_is_cut_at_its_limit_visibly() -> None:
     connection = connected(request(), limits=Limits(max_stderr=10))
     connection.send_log(1, "12345")
     connection.send_log(1, "67890")
@@ -255,7 +257,7 @@ def test_log_text_is_cut_at_its_limit_visibly():
     assert records(connection.send_body(1, b"x")) == [(STDOUT, 1, b"x")]
 
 
-def test_log_text_that_has_no_bytes_is_escaped():
+def test_log_text_that_has_no_bytes_is_escaped() -> None:
     connection = connected(request())
     connection.send_log(1, "\ud800 \udcff")
     assert records(connection.send_body(1, b"x"))[0] == (STDERR, 1, rb"\ud800 \udcff")
@@ -264,7 +266,7 @@ def test_log_text_that_has_no_bytes_is_escaped():
 # --- A response that breaks ---
 
 
-def test_a_broken_response_alone_on_its_connection_breaks_the_connection():
+def test_a_broken_response_alone_on_its_connection_breaks_the_connection() -> None:
     connection = connected(request())
     connection.send_body(1, b"half")
     assert connection.fail(1) == b""
@@ -273,7 +275,7 @@ def test_a_broken_response_alone_on_its_connection_breaks_the_connection():
     assert connection.receive_data(request(2)) == []
 
 
-def test_a_broken_response_beside_others_ends_with_application_status_1():
+def test_a_broken_response_beside_others_ends_with_application_status_1() -> None:
     connection = connected(request(1) + request(2, flags=0))
     connection.send_log(1, "it broke")
     assert records(connection.fail(1)) == [(STDERR, 1, b"it broke"), (END, 1, b"\0\0\0\1\0\0\0\0")]
@@ -286,11 +288,11 @@ def test_a_broken_response_beside_others_ends_with_application_status_1():
 
 
 @pytest.mark.parametrize("version", [0, 2])
-def test_F11_W01_W02_another_version_closes_without_an_answer(version: int):
+def test_F11_W01_W02_another_version_closes_without_an_answer(version: int) -> None:
     check(rec(BEGIN, 1, bytes(8), version=version) + request(), [Failed(f"version {version} instead of 1")])
 
 
-def test_W03_a_version_that_flips_aborts_the_request():
+def test_W03_a_version_that_flips_aborts_the_request() -> None:
     connection = check(
         request(1) + request(2, body=None) + begin(3) + rec(STDIN, 1, version=2) + request(4),
         [got(1), BodyEnded(1), got(2), RequestAborted(1), RequestAborted(2), Failed("version 2 instead of 1")],
@@ -300,7 +302,7 @@ def test_W03_a_version_that_flips_aborts_the_request():
     assert not connection.broken
 
 
-def test_F28_W04_unknown_management_type_is_answered():
+def test_F28_W04_unknown_management_type_is_answered() -> None:
     check(
         rec(100, 0, b"abc", 5) + rec(0, 0) + request(),
         [got(), BodyEnded(1)],
@@ -308,7 +310,7 @@ def test_F28_W04_unknown_management_type_is_answered():
     )
 
 
-def test_F28_W05_unknown_type_with_an_active_id_is_ignored():
+def test_F28_W05_unknown_type_with_an_active_id_is_ignored() -> None:
     connection = check(
         request(body=None) + rec(100, 1, b"abc") + rec(STDIN, 1, b"x") + rec(STDIN, 1),
         [got(), BodyReceived(1, b"x"), BodyEnded(1)],
@@ -320,7 +322,7 @@ def values(*names: bytes) -> bytes:
     return rec(GET_VALUES, 0, b"".join(pair(name, b"") for name in names))
 
 
-def test_F25_F26_W06_values_are_told():
+def test_F25_F26_W06_values_are_told() -> None:
     limits = Limits(max_connections=77, max_ids=5)
     asked = values(b"FCGI_MPXS_CONNS", b"FCGI_MAX_CONNS", b"FCGI_MAX_REQS")
     told = pair(b"FCGI_MPXS_CONNS", b"1") + pair(b"FCGI_MAX_CONNS", b"77") + pair(b"FCGI_MAX_REQS", b"5")
@@ -329,11 +331,11 @@ def test_F25_F26_W06_values_are_told():
     check(asked, [], sent=wire.encode_record(RESULT, 0, told), limits=limits, multiplex=False)
 
 
-def test_F25_W07_unknown_values_are_left_out():
+def test_F25_W07_unknown_values_are_left_out() -> None:
     check(values(b"FCGI_COLOUR"), [], sent=rec(RESULT, 0))
 
 
-def test_F27_a_value_is_told_once_however_often_it_is_asked_for():
+def test_F27_a_value_is_told_once_however_often_it_is_asked_for() -> None:
     check(
         values(*[b"FCGI_MPXS_CONNS"] * 100),
         [],
@@ -341,11 +343,11 @@ def test_F27_a_value_is_told_once_however_often_it_is_asked_for():
     )
 
 
-def test_W08_values_asked_for_with_half_a_pair_close():
+def test_W08_values_asked_for_with_half_a_pair_close() -> None:
     check(rec(GET_VALUES, 0, b"\x7f\0ab"), [Failed("name-value pair 1 is cut short")])
 
 
-def test_F25_W09_values_are_told_in_the_middle_of_a_request():
+def test_F25_W09_values_are_told_in_the_middle_of_a_request() -> None:
     check(
         begin() + values() + rec(PARAMS, 1, GET) + rec(PARAMS, 1) + values() + rec(STDIN, 1),
         [got(), BodyEnded(1)],
@@ -353,19 +355,19 @@ def test_F25_W09_values_are_told_in_the_middle_of_a_request():
     )
 
 
-def test_F16_values_asked_for_with_an_id_are_ignored():
+def test_F16_values_asked_for_with_an_id_are_ignored() -> None:
     connection = check(begin() + rec(GET_VALUES, 1, GET) + request(2), [got(2), BodyEnded(2)])
     assert connection.statistics().ignored == 1
 
 
-def test_W51_2000_questions_are_answered():
+def test_W51_2000_questions_are_answered() -> None:
     data = values(b"FCGI_MAX_CONNS", b"FCGI_MAX_REQS", b"FCGI_MPXS_CONNS") * 2000 + request()
     connection = ServerConnection()
     assert feed(connection, [data]) == [got(), BodyEnded(1)]
     assert len(records(connection.data_to_send())) == 2000
 
 
-def test_W51_answers_that_nobody_reads_are_bounded():
+def test_W51_answers_that_nobody_reads_are_bounded() -> None:
     connection = ServerConnection()
     events = feed(connection, [request() + rec(100, 0) * (MAX_UNSENT // 16)])
     assert events == [got(), BodyEnded(1)]
@@ -377,21 +379,21 @@ def test_W51_answers_that_nobody_reads_are_bounded():
 
 
 @pytest.mark.parametrize("length", [0, 4, 7])
-def test_W10_a_short_begin_closes(length: int):
+def test_W10_a_short_begin_closes(length: int) -> None:
     check(
         rec(BEGIN, 1, bytes(length)) + request(2),
         [Failed(f"BEGIN_REQUEST of {length} bytes, 8 are needed")],
     )
 
 
-def test_W11_a_long_begin_is_taken_for_its_first_8_bytes():
+def test_W11_a_long_begin_is_taken_for_its_first_8_bytes() -> None:
     long = rec(BEGIN, 1, b"\0\1\1\0\0\0\0\0more")
     check(long + request()[16:], [got(), BodyEnded(1)])
     check(long, [Failed("BEGIN_REQUEST of 12 bytes instead of 8")], strict=True)
 
 
 @pytest.mark.parametrize("role", [0, 3, 99, 0x0101])
-def test_F29_W12_a_role_that_is_not_offered_is_rejected(role: int):
+def test_F29_W12_a_role_that_is_not_offered_is_rejected(role: int) -> None:
     connection = check(
         request(1, body=b"x", role=role) + request(1),
         [got(), BodyEnded(1)],
@@ -401,11 +403,11 @@ def test_F29_W12_a_role_that_is_not_offered_is_rejected(role: int):
     check(request(1, role=role, flags=0) + request(1), [], sent=end(1, 0, wire.UNKNOWN_ROLE), closing=True)
 
 
-def test_F29_a_responder_that_is_not_offered_is_rejected():
+def test_F29_a_responder_that_is_not_offered_is_rejected() -> None:
     check(request(), [], sent=end(1, 0, wire.UNKNOWN_ROLE), roles=("filter",))
 
 
-def test_W12_the_upload_of_a_rejected_request_is_dropped_whatever_its_size():
+def test_W12_the_upload_of_a_rejected_request_is_dropped_whatever_its_size() -> None:
     upload = rec(STDIN, 1, b"x" * 1000) * 3000 + rec(STDIN, 1)
     connection = ServerConnection()
     assert feed(connection, [begin(1, role=99) + rec(PARAMS, 1, GET) + rec(PARAMS, 1) + upload]) == []
@@ -418,12 +420,12 @@ def test_W12_the_upload_of_a_rejected_request_is_dropped_whatever_its_size():
 
 
 @pytest.mark.parametrize("roles", [("responder",), ALL_ROLES])
-def test_F39_W13_an_authorizer_is_always_asked(roles: tuple[str, ...]):
+def test_F39_W13_an_authorizer_is_always_asked(roles: tuple[str, ...]) -> None:
     # Where no authorizer is on offer the code above denies: UNKNOWN_ROLE is consent to some web servers.
     check(request(role=2, body=None), [got(role="authorizer"), BodyEnded(1)], roles=roles)
 
 
-def test_F39_an_authorizer_has_no_body():
+def test_F39_an_authorizer_has_no_body() -> None:
     late = rec(STDIN, 1, b"x") * 1500 + rec(STDIN, 1)
     connection = check(request(role=2, body=None) + late, [got(role="authorizer"), BodyEnded(1)])
     assert connection.statistics().ignored == 0
@@ -431,17 +433,17 @@ def test_F39_an_authorizer_has_no_body():
     assert check(early, [got(role="authorizer", environ=()), BodyEnded(1)]).statistics().ignored == 1
 
 
-def test_F29_W14_unknown_flags_are_ignored():
+def test_F29_W14_unknown_flags_are_ignored() -> None:
     connection = check(request(flags=0xFE), [got(keep=False), BodyEnded(1)])
     connection.end(1)
     assert connection.closing
 
 
-def test_F16_W15_begin_with_id_0_closes():
+def test_F16_W15_begin_with_id_0_closes() -> None:
     check(request(0), [Failed("BEGIN_REQUEST with id 0")])
 
 
-def test_F16_other_records_with_id_0_are_ignored():
+def test_F16_other_records_with_id_0_are_ignored() -> None:
     check(rec(PARAMS, 0, GET) + rec(ABORT, 0) + request(), [got(), BodyEnded(1)])
 
 
@@ -453,11 +455,11 @@ def test_F16_other_records_with_id_0_are_ignored():
         (request(), [got(), BodyEnded(1), RequestAborted(1)]),
     ],
 )
-def test_F18_W17_begin_for_an_active_id_closes_and_aborts(before: bytes, events: list[Any]):
+def test_F18_W17_begin_for_an_active_id_closes_and_aborts(before: bytes, events: list[Any]) -> None:
     check(before + begin() + request(2), [*events, Failed("BEGIN_REQUEST for request 1, which is active")])
 
 
-def test_W18_requests_are_multiplexed():
+def test_W18_requests_are_multiplexed() -> None:
     data = (
         begin(1)
         + begin(2)
@@ -487,7 +489,7 @@ def test_W18_requests_are_multiplexed():
 
 
 @pytest.mark.parametrize("flags", [0, KEEP])
-def test_F30_W18_without_multiplexing_a_second_request_is_rejected(flags: int):
+def test_F30_W18_without_multiplexing_a_second_request_is_rejected(flags: int) -> None:
     connection = check(
         request(1, body=None) + request(2, body=b"x", flags=flags) + rec(STDIN, 1, b"y") + rec(STDIN, 1),
         [got(), BodyReceived(1, b"y"), BodyEnded(1)],
@@ -498,14 +500,14 @@ def test_F30_W18_without_multiplexing_a_second_request_is_rejected(flags: int):
     assert connection.closing is not bool(flags)
 
 
-def test_F31_W19_ids_over_the_limit_are_rejected():
+def test_F31_W19_ids_over_the_limit_are_rejected() -> None:
     connection = connected(b"".join(begin(i) for i in range(1, 1001)))
     assert connection.data_to_send() == b"".join(end(i, 0, wire.OVERLOADED) for i in range(129, 1001))
     assert connection.statistics() == Statistics(requests=128, active=128, rejected=872, ignored=0)
     assert feed(connection, [rec(PARAMS, 128, GET) + rec(PARAMS, 128)]) == [got(128)]
 
 
-def test_F13_W20_records_for_unknown_ids_are_ignored():
+def test_F13_W20_records_for_unknown_ids_are_ignored() -> None:
     strays = rec(PARAMS, 5, GET) + rec(PARAMS, 5) + rec(STDIN, 6, b"x") + rec(DATA, 7, b"x") + rec(ABORT, 8)
     connection = check(
         strays + request(body=None) + strays + rec(STDIN, 1, b"y") + rec(STDIN, 1),
@@ -514,13 +516,13 @@ def test_F13_W20_records_for_unknown_ids_are_ignored():
     assert connection.statistics().ignored == 10
 
 
-def test_W20_unknown_ids_are_ignored_up_to_a_limit():
+def test_W20_unknown_ids_are_ignored_up_to_a_limit() -> None:
     strays = rec(STDIN, 9, b"x") * MAX_IGNORED
     check(begin() + strays, [])
     check(begin() + strays + rec(ABORT, 9), [Failed("more than 1000 records that belong to no request")])
 
 
-def test_W20_a_kept_connection_does_not_wear_out():
+def test_W20_a_kept_connection_does_not_wear_out() -> None:
     connection = ServerConnection()
     for _ in range(3):
         assert feed(connection, [request()]) == [got(), BodyEnded(1)]
@@ -529,7 +531,7 @@ def test_W20_a_kept_connection_does_not_wear_out():
     assert connection.statistics().ignored == 3 * MAX_IGNORED
 
 
-def test_F13_W21_late_records_of_an_ended_request_are_ignored():
+def test_F13_W21_late_records_of_an_ended_request_are_ignored() -> None:
     connection = connected(request(body=None))
     connection.end(1)
     late = rec(STDIN, 1, b"late") + rec(ABORT, 1) + rec(STDIN, 1)
@@ -539,7 +541,7 @@ def test_F13_W21_late_records_of_an_ended_request_are_ignored():
     assert connection.statistics().ignored == 3
 
 
-def test_W52_the_rest_of_an_upload_that_was_answered_early_is_dropped_whatever_its_size():
+def test_W52_the_rest_of_an_upload_that_was_answered_early_is_dropped_whatever_its_size() -> None:
     connection = connected(request(body=None))
     connection.send_head(1, b"Status: 413 Content Too Large\r\n\r\n")
     connection.end(1)
@@ -549,7 +551,7 @@ def test_W52_the_rest_of_an_upload_that_was_answered_early_is_dropped_whatever_i
     assert connection.statistics().ignored == 0
 
 
-def test_W52_an_id_may_be_used_again_before_the_end_of_an_upload_that_was_answered_early():
+def test_W52_an_id_may_be_used_again_before_the_end_of_an_upload_that_was_answered_early() -> None:
     connection = connected(request(body=None))
     connection.end(1)
     assert feed(connection, [rec(STDIN, 1, b"late") + request(1, body=b"new")]) == [
@@ -563,7 +565,7 @@ def test_W52_an_id_may_be_used_again_before_the_end_of_an_upload_that_was_answer
 
 
 @pytest.mark.parametrize("flags", [0, KEEP])
-def test_F24_W22_a_last_pair_cut_short_is_refused_and_the_connection_closes_after_the_answer(flags: int):
+def test_F24_W22_a_last_pair_cut_short_is_refused_and_the_connection_closes_after_the_answer(flags: int) -> None:
     connection = check(
         request(params=GET + b"\5\5SHORT", body=b"dropped", flags=flags), [Refused(1, 400, "pair 2 is cut short")]
     )
@@ -573,32 +575,32 @@ def test_F24_W22_a_last_pair_cut_short_is_refused_and_the_connection_closes_afte
     assert connection.closing
 
 
-def test_W23_huge_declared_lengths_allocate_nothing():
+def test_W23_huge_declared_lengths_allocate_nothing() -> None:
     check(request(params=b"\xff" * 8 + b"A"), [Refused(1, 400, "pair 1 is cut short")])
 
 
-def test_F20_W24_lengths_below_128_may_take_four_bytes():
+def test_F20_W24_lengths_below_128_may_take_four_bytes() -> None:
     check(request(params=pair(b"REQUEST_METHOD", b"GET", long=True)), [got(), BodyEnded(1)])
 
 
-def test_F21_F22_F23_W25_W26_W27_pairs_are_delivered_as_they_came():
+def test_F21_F22_F23_W25_W26_W27_pairs_are_delivered_as_they_came() -> None:
     # What empty, repeated and impossible names mean is for the model to say.
     environ = [("", "x"), ("DUP", "1"), ("A=B", ""), ("NUL\0", "\0"), ("DUP", "2"), ("", "")]
     params = b"".join(pair(name.encode(), value.encode()) for name, value in environ)
     check(request(params=params), [got(environ=environ), BodyEnded(1)])
 
 
-def test_W28_no_params_at_all_are_an_empty_environment():
+def test_W28_no_params_at_all_are_an_empty_environment() -> None:
     check(request(params=b""), [got(environ=()), BodyEnded(1)])
 
 
-def test_F17_W29_params_in_one_byte_records():
+def test_F17_W29_params_in_one_byte_records() -> None:
     params = GET + pair(b"X", b"y" * 300)
     data = begin() + b"".join(rec(PARAMS, 1, params[i : i + 1]) for i in range(len(params))) + rec(PARAMS, 1)
     check(data + rec(STDIN, 1), [got(environ=(*ENVIRON, ("X", "y" * 300))), BodyEnded(1)])
 
 
-def test_W30_too_many_params_are_refused():
+def test_W30_too_many_params_are_refused() -> None:
     data = begin() + rec(PARAMS, 1, b"\0\0" * 20_000) + rec(PARAMS, 1) + rec(STDIN, 1)
     connection = check(data, [Refused(1, 431, "more than 1000 name-value pairs")])
     connection.end(1)
@@ -606,7 +608,7 @@ def test_W30_too_many_params_are_refused():
     check(request(params=pair(b"A", b"") * 1000), [got(environ=[("A", "")] * 1000), BodyEnded(1)])
 
 
-def test_W31_a_long_value_is_accepted_up_to_the_limit():
+def test_W31_a_long_value_is_accepted_up_to_the_limit() -> None:
     value = b"v" * 70_000
     params = pair(b"X", value)
     split = rec(PARAMS, 1, params[:65535]) + rec(PARAMS, 1, params[65535:]) + rec(PARAMS, 1) + rec(STDIN, 1)
@@ -618,7 +620,7 @@ def test_W31_a_long_value_is_accepted_up_to_the_limit():
     check(begin() + split, [refused], limits=limits)
 
 
-def test_W31_params_over_the_limit_are_not_kept():
+def test_W31_params_over_the_limit_are_not_kept() -> None:
     connection = connected(begin())
     for _ in range(10):
         connection.receive_data(rec(PARAMS, 1, b"x" * 65535))
@@ -637,26 +639,26 @@ def test_W31_params_over_the_limit_are_not_kept():
     ],
 )
 @pytest.mark.parametrize("late", [GET, b""])
-def test_F19_W32_params_after_their_end_close(before: bytes, events: list[Any], late: bytes):
+def test_F19_W32_params_after_their_end_close(before: bytes, events: list[Any], late: bytes) -> None:
     check(before + rec(PARAMS, 1, late), [*events, Failed("PARAMS after the end of the PARAMS of request 1")])
 
 
 # --- Bodies ---
 
 
-def test_W33_stdin_before_the_end_of_params_waits():
+def test_W33_stdin_before_the_end_of_params_waits() -> None:
     data = begin() + rec(STDIN, 1, b"a") + rec(PARAMS, 1, GET) + rec(STDIN, 1, b"b") + rec(PARAMS, 1)
     check(data + rec(STDIN, 1, b"c") + rec(STDIN, 1), [got(), BodyReceived(1, b"abc"), BodyEnded(1)])
 
 
-def test_W33_stdin_may_end_before_params_do():
+def test_W33_stdin_may_end_before_params_do() -> None:
     data = begin() + rec(STDIN, 1, b"a") + rec(STDIN, 1) + rec(PARAMS, 1, GET) + rec(PARAMS, 1)
     check(data, [got(), BodyReceived(1, b"a"), BodyEnded(1)])
     data = begin() + rec(STDIN, 1) + rec(STDIN, 1, b"ignored") + rec(PARAMS, 1, GET) + rec(PARAMS, 1)
     assert check(data, [got(), BodyEnded(1)]).statistics().ignored == 1
 
 
-def test_W33_stdin_before_the_end_of_params_is_bounded():
+def test_W33_stdin_before_the_end_of_params_is_bounded() -> None:
     limits = Limits(body_buffer=10)
     data = begin() + rec(STDIN, 1, b"12345") * 2
     check(data + rec(PARAMS, 1), [got(environ=()), BodyReceived(1, b"1234512345")], limits=limits)
@@ -667,15 +669,15 @@ def test_W33_stdin_before_the_end_of_params_is_bounded():
     )
 
 
-def test_W33_strictly_stdin_comes_after_params():
+def test_W33_strictly_stdin_comes_after_params() -> None:
     check(begin() + rec(STDIN, 1, b"a"), [Failed("STDIN before the end of the PARAMS of request 1")], strict=True)
 
 
-def test_W33_early_stdin_of_a_refused_request_is_dropped():
+def test_W33_early_stdin_of_a_refused_request_is_dropped() -> None:
     check(begin() + rec(STDIN, 1, b"a") + rec(PARAMS, 1, b"\1") + rec(PARAMS, 1), [Refused(1, 400, "cut short")])
 
 
-def test_W34_any_padding_on_any_record():
+def test_W34_any_padding_on_any_record() -> None:
     data = (
         rec(BEGIN, 1, b"\0\1\1" + bytes(5), 255)
         + rec(PARAMS, 1, GET, 255)
@@ -686,13 +688,13 @@ def test_W34_any_padding_on_any_record():
     check(data, [got(), BodyReceived(1, b"hello"), BodyEnded(1)])
 
 
-def test_W35_the_longest_record():
+def test_W35_the_longest_record() -> None:
     body = random.Random(35).randbytes(65535)
     data = request(body=None) + rec(STDIN, 1, body, 255) + rec(STDIN, 1)
     check(data, [got(), BodyReceived(1, body), BodyEnded(1)])
 
 
-def test_F19_W36_stdin_after_its_end_is_ignored_up_to_a_limit():
+def test_F19_W36_stdin_after_its_end_is_ignored_up_to_a_limit() -> None:
     data = request() + rec(STDIN, 1) * 999 + rec(STDIN, 1, b"late")
     connection = ServerConnection()
     assert feed(connection, [data]) == [got(), BodyEnded(1)]
@@ -704,14 +706,14 @@ def test_F19_W36_stdin_after_its_end_is_ignored_up_to_a_limit():
 
 @pytest.mark.parametrize("kind", [END, STDOUT, STDERR, RESULT, UNKNOWN])
 @pytest.mark.parametrize("stream_id", [0, 1, 2])
-def test_F18_W38_records_that_only_applications_send_are_ignored(kind: int, stream_id: int):
+def test_F18_W38_records_that_only_applications_send_are_ignored(kind: int, stream_id: int) -> None:
     data = request(body=None) + rec(kind, stream_id, bytes(8)) + rec(STDIN, 1)
     assert check(data, [got(), BodyEnded(1)]).statistics().ignored == 1
     wrong = Failed(f"{wire.type_name(kind)} from a web server")
     check(data, [got(), RequestAborted(1), wrong], strict=True)
 
 
-def test_W39_data_for_a_responder_is_ignored():
+def test_W39_data_for_a_responder_is_ignored() -> None:
     data = begin() + rec(DATA, 1, b"x") + rec(PARAMS, 1, GET) + rec(PARAMS, 1) + rec(DATA, 1, b"x")
     data += rec(STDIN, 1, b"y") + rec(STDIN, 1) + rec(DATA, 1)
     assert check(data, [got(), BodyReceived(1, b"y"), BodyEnded(1)]).statistics().ignored == 3
@@ -720,7 +722,7 @@ def test_W39_data_for_a_responder_is_ignored():
 # --- Filters ---
 
 
-def test_F40_a_filter_reads_params_stdin_and_data_in_this_order():
+def test_F40_a_filter_reads_params_stdin_and_data_in_this_order() -> None:
     data = request(role=3, body=b"form") + rec(DATA, 1, b"fi") + rec(STDIN, 1, b"late") + rec(DATA, 1, b"le")
     check(
         data + rec(DATA, 1) + rec(DATA, 1, b"late"),
@@ -736,13 +738,13 @@ def test_F40_a_filter_reads_params_stdin_and_data_in_this_order():
 
 
 @pytest.mark.parametrize("before", [begin(role=3), request(role=3, body=None)])
-def test_F40_data_before_the_end_of_stdin_closes(before: bytes):
+def test_F40_data_before_the_end_of_stdin_closes(before: bytes) -> None:
     connection = ServerConnection(roles=ALL_ROLES)
     events = feed(connection, [before + rec(DATA, 1, b"x")])
     assert "DATA before the end of the STDIN of request 1" in str(events[-1].error)
 
 
-def test_F40_a_filter_that_answers_early_does_not_get_the_rest():
+def test_F40_a_filter_that_answers_early_does_not_get_the_rest() -> None:
     connection = connected(request(role=3), roles=ALL_ROLES)
     connection.end(1)
     assert feed(connection, [rec(DATA, 1, b"x") * 2000 + rec(DATA, 1)]) == []
@@ -752,14 +754,14 @@ def test_F40_a_filter_that_answers_early_does_not_get_the_rest():
 # --- The end of a request or of everything ---
 
 
-def test_F37_W40_abort_before_the_end_of_params_is_answered_here():
+def test_F37_W40_abort_before_the_end_of_params_is_answered_here() -> None:
     late = rec(PARAMS, 1, GET) + rec(STDIN, 1, b"x")
     data = begin() + rec(PARAMS, 1, GET) + rec(ABORT, 1) + late + request(1)
     assert check(data, [got(), BodyEnded(1)], sent=end(1)).statistics().ignored == 0
     check(begin(flags=0) + rec(ABORT, 1) + request(2), [], sent=end(1), closing=True)
 
 
-def test_F37_W41_abort_aborts_once_and_the_application_ends_the_request():
+def test_F37_W41_abort_aborts_once_and_the_application_ends_the_request() -> None:
     data = request(body=None) + rec(STDIN, 1, b"x") + rec(ABORT, 1) * 2 + rec(STDIN, 1, b"y") + rec(STDIN, 1)
     connection = check(data, [got(), BodyReceived(1, b"x"), RequestAborted(1)])
     assert connection.statistics().ignored == 0
@@ -768,26 +770,26 @@ def test_F37_W41_abort_aborts_once_and_the_application_ends_the_request():
     assert feed(connection, [request(1)]) == [got(), BodyEnded(1)]
 
 
-def test_F37_abort_after_the_whole_body():
+def test_F37_abort_after_the_whole_body() -> None:
     connection = check(request() + rec(ABORT, 1), [got(), BodyEnded(1), RequestAborted(1)])
     connection.end(1)
     assert feed(connection, [rec(STDIN, 1)]) == []
     assert connection.statistics().ignored == 1
 
 
-def test_abort_of_a_refused_request():
+def test_abort_of_a_refused_request() -> None:
     check(request(params=b"\1") + rec(ABORT, 1), [Refused(1, 400, "cut short"), RequestAborted(1)])
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 12, 16, 20, 33, 40])
-def test_W42_end_of_stream_before_the_end_of_params_runs_nothing(length: int):
+def test_W42_end_of_stream_before_the_end_of_params_runs_nothing(length: int) -> None:
     connection = connected(request()[:length])
     assert connection.receive_data(b"") == []
     assert connection.closing
     assert connection.data_to_send() == b""
 
 
-def test_F07_W43_end_of_stream_aborts_every_request():
+def test_F07_W43_end_of_stream_aborts_every_request() -> None:
     connection = connected(request(1) + request(2, body=None) + request(3) + rec(ABORT, 3) + begin(4))
     assert connection.receive_data(b"") == [RequestAborted(1), RequestAborted(2)]
     assert connection.closing
@@ -796,27 +798,27 @@ def test_F07_W43_end_of_stream_aborts_every_request():
     assert connection.receive_data(b"") == []
 
 
-def test_F07_end_of_stream_between_requests_is_normal():
+def test_F07_end_of_stream_between_requests_is_normal() -> None:
     connection = connected(request())
     connection.end(1)
     assert connection.receive_data(b"") == []
     assert connection.closing
 
 
-def test_W46_requests_may_follow_each_other_at_once():
+def test_W46_requests_may_follow_each_other_at_once() -> None:
     connection = check(
         request(1) + request(2, body=b"x"), [got(1), BodyEnded(1), got(2), BodyReceived(2, b"x"), BodyEnded(2)]
     )
     assert records(connection.end(1) + connection.end(2))[1::2] == [(END, 1, bytes(8)), (END, 2, bytes(8))]
 
 
-def test_W50_another_protocol_is_named():
+def test_W50_another_protocol_is_named() -> None:
     check(b"GET / HTTP/1.1\r\nHost: example\r\n\r\n", [Failed("HTTP on a FastCGI port")])
     check(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", [Failed("TLS on a FastCGI port")])
     check(b"24:CONTENT_LENGTH\x000\x00SCGI\x001\x00,", [Failed("SCGI on a FastCGI port")])
 
 
-def test_F10_W53_reserved_bytes_mean_nothing():
+def test_F10_W53_reserved_bytes_mean_nothing() -> None:
     data = bytearray(request(body=b"hello"))
     data[7] = 0xFF  # of the first header
     data[11:16] = b"\xff" * 5  # of FCGI_BEGIN_REQUEST
@@ -837,7 +839,7 @@ _records = st.lists(
 
 
 @given(st.one_of(_records, st.binary(max_size=100)), st.lists(st.integers(0, 300), max_size=10), st.booleans())
-def test_any_stream_gives_the_same_events_however_it_is_split(data: bytes, cuts: list[int], multiplex: bool):
+def test_any_stream_gives_the_same_events_however_it_is_split(data: bytes, cuts: list[int], multiplex: bool) -> None:
     whole, split = (ServerConnection(roles=ALL_ROLES, multiplex=multiplex) for _ in range(2))
     places = sorted({cut for cut in cuts if 0 < cut < len(data)})
     pieces = [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True) if a < b]
@@ -847,7 +849,7 @@ def test_any_stream_gives_the_same_events_however_it_is_split(data: bytes, cuts:
 
 
 @given(_records)
-def test_every_announced_request_can_be_ended_once(data: bytes):
+def test_every_announced_request_can_be_ended_once(data: bytes) -> None:
     connection = ServerConnection(roles=ALL_ROLES)
     events = connection.receive_data(data + rec(99, 0))
     announced = {event.stream_id for event in events if isinstance(event, (RequestReceived, RequestRefused))}

@@ -65,7 +65,7 @@ def slow_pairs(block: bytes) -> list[tuple[bytes, bytes]] | None:
 # --- Records ---
 
 
-def test_F42_constants_are_those_of_section_8():
+def test_F42_constants_are_those_of_section_8() -> None:
     assert [wire.TYPES[n][0] for n in range(1, 12)] == [
         "BEGIN_REQUEST",
         "ABORT_REQUEST",
@@ -93,12 +93,12 @@ def test_F42_constants_are_those_of_section_8():
     )
 
 
-def test_F10_header_is_big_endian():
+def test_F10_header_is_big_endian() -> None:
     assert wire.encode_record(STDOUT, 0x0102, b"hello") == b"\1\6\1\2\0\5\3\0hello\0\0\0"
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 65535])
-def test_F12_records_are_padded_to_a_multiple_of_8(length: int):
+def test_F12_records_are_padded_to_a_multiple_of_8(length: int) -> None:
     record = wire.encode_record(STDOUT, 1, b"x" * length)
     assert len(record) % 8 == 0
     assert len(record) - 8 - length == record[6] < 8
@@ -113,7 +113,7 @@ def test_F12_records_are_padded_to_a_multiple_of_8(length: int):
 )
 def test_any_record_survives_encoding_and_scanning(
     kind: int, stream_id: int, length: int, padding: int, data: st.DataObject
-):
+) -> None:
     content = random.Random(length).randbytes(length)
     stream = wire.encode_record(kind, stream_id, content, padding)
     cut = data.draw(st.integers(1, len(stream) - 1))
@@ -126,13 +126,13 @@ def test_any_record_survives_encoding_and_scanning(
 @pytest.mark.parametrize(
     ("stream_id", "length", "padding"), [(1, 65536, None), (65536, 0, None), (-1, 0, None), (1, 0, 256), (1, 0, -1)]
 )
-def test_nothing_that_does_not_fit_is_masked(stream_id: int, length: int, padding: int | None):
+def test_nothing_that_does_not_fit_is_masked(stream_id: int, length: int, padding: int | None) -> None:
     with pytest.raises(LocalProtocolError, match="no record has"):
         wire.encode_record(STDOUT, stream_id, b"x" * length, padding)
 
 
 @pytest.mark.parametrize("length", [1, 32768, 65535, 65536, 65537, 99_000, 131_072, 1_000_003])
-def test_K02_long_data_is_split_into_records_that_fit(length: int):
+def test_K02_long_data_is_split_into_records_that_fit(length: int) -> None:
     data = random.Random(length).randbytes(length)
     stream = wire.encode_stream(STDOUT, 9, data)
     records = scan([stream])
@@ -143,11 +143,11 @@ def test_K02_long_data_is_split_into_records_that_fit(length: int):
     assert len(stream) % 8 == 0
 
 
-def test_F33_no_data_makes_no_record():
+def test_F33_no_data_makes_no_record() -> None:
     assert wire.encode_stream(STDOUT, 1, b"") == b""
 
 
-def test_F10_F17_a_stream_is_the_same_however_it_is_split():
+def test_F10_F17_a_stream_is_the_same_however_it_is_split() -> None:
     stream = begin() + rec(PARAMS, 1, GET, 255) + rec(PARAMS, 1, b"", 3) + rec(STDIN, 65535, b"x" * 300, 1)
     whole = scan([stream])
     assert [(kind, stream_id, padding) for kind, stream_id, _, padding in whole] == [
@@ -160,7 +160,7 @@ def test_F10_F17_a_stream_is_the_same_however_it_is_split():
         assert scan(pieces) == whole
 
 
-def test_all_splits_of_a_short_stream_give_the_same_records():
+def test_all_splits_of_a_short_stream_give_the_same_records() -> None:
     stream = rec(GET_VALUES, 0) + rec(STDIN, 7, b"\1" * 4, 2)
     whole = scan([stream])
     for mask in range(2 ** (len(stream) - 9)):  # the first header in one piece: the rest in every possible way
@@ -168,7 +168,7 @@ def test_all_splits_of_a_short_stream_give_the_same_records():
         assert scan([stream[a:b] for a, b in pairwise(cuts)]) == whole
 
 
-def test_scanner_keeps_no_more_than_one_record():
+def test_scanner_keeps_no_more_than_one_record() -> None:
     scanner = wire.RecordScanner()
     assert len(list(scanner.scan(rec(STDIN, 1, b"x" * 65535, 255) * 3 + b"\1"))) == 3
     assert bytes(scanner._rest) == b"\1"
@@ -194,13 +194,13 @@ def test_scanner_keeps_no_more_than_one_record():
         (b"99999999999:", "version 57 instead of 1 in the record at byte 0"),
     ],
 )
-def test_W50_other_protocols_are_recognised(start: bytes, guess: str):
+def test_W50_other_protocols_are_recognised(start: bytes, guess: str) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         scan([start])
     assert str(caught.value).startswith(guess)
 
 
-def test_a_guess_is_made_at_the_start_of_a_stream_only():
+def test_a_guess_is_made_at_the_start_of_a_stream_only() -> None:
     with pytest.raises(RemoteProtocolError, match=r"^version 71 instead of 1 in the record at byte 8$"):
         scan([rec(STDIN, 1) + b"GET / HTTP/1.1"])
 
@@ -211,7 +211,7 @@ def test_a_guess_is_made_at_the_start_of_a_stream_only():
 @pytest.mark.parametrize("name_length", [0, 1, 127, 128, 65535, 70000])
 @pytest.mark.parametrize("value_length", [0, 1, 127, 128, 65535, 70000])
 @pytest.mark.parametrize("long", [False, True])
-def test_F20_W24_all_four_forms_of_a_pair(name_length: int, value_length: int, long: bool):
+def test_F20_W24_all_four_forms_of_a_pair(name_length: int, value_length: int, long: bool) -> None:
     name, value = b"N" * name_length, b"v" * value_length
     block = pair(name, value, long)
     assert wire.decode_pairs(block + GET) == [(name.decode(), value.decode()), ("REQUEST_METHOD", "GET")]
@@ -219,12 +219,12 @@ def test_F20_W24_all_four_forms_of_a_pair(name_length: int, value_length: int, l
         assert wire.encode_pairs([(name.decode(), value.decode())]) == block
 
 
-def test_F22_W25_empty_names_and_values_are_pairs():
+def test_F22_W25_empty_names_and_values_are_pairs() -> None:
     assert wire.decode_pairs(b"\0\0\0\1x\1\0y") == [("", ""), ("", "x"), ("y", "")]
     assert wire.decode_pairs(b"") == []
 
 
-def test_pairs_are_utf8_and_lose_no_byte():
+def test_pairs_are_utf8_and_lose_no_byte() -> None:
     raw = [(b"A", "€/ü".encode()), (b"HTTP_X", b"latin-1: \xe9\xff"), (b"\xfe", b"\0"), (b"B", b"plain")]
     pairs = wire.decode_pairs(b"".join(pair(*p) for p in raw))
     assert pairs[0] == ("A", "€/ü")
@@ -232,7 +232,7 @@ def test_pairs_are_utf8_and_lose_no_byte():
 
 
 @given(st.lists(st.tuples(st.binary(max_size=200), st.binary(max_size=200)), max_size=8))
-def test_pairs_survive_decoding_and_encoding(raw: list[tuple[bytes, bytes]]):
+def test_pairs_survive_decoding_and_encoding(raw: list[tuple[bytes, bytes]]) -> None:
     block = b"".join(pair(name, value) for name, value in raw)
     pairs = wire.decode_pairs(block)
     assert len(pairs) == len(raw)
@@ -244,7 +244,7 @@ def test_pairs_survive_decoding_and_encoding(raw: list[tuple[bytes, bytes]]):
         st.binary(max_size=60), st.text(alphabet="\0\1\2\3\x80\x81", max_size=40).map(lambda s: s.encode("latin-1"))
     )
 )
-def test_fast_decoder_agrees_with_the_slow_one(block: bytes):
+def test_fast_decoder_agrees_with_the_slow_one(block: bytes) -> None:
     wanted = slow_pairs(block)
     if wanted is None:
         with pytest.raises(RemoteProtocolError, match="cut short"):
@@ -254,7 +254,7 @@ def test_fast_decoder_agrees_with_the_slow_one(block: bytes):
         assert [tuple(t.encode("utf-8", "surrogateescape") for t in p) for p in pairs] == wanted
 
 
-def test_F24_every_cut_through_a_pair_is_noticed():
+def test_F24_every_cut_through_a_pair_is_noticed() -> None:
     first, second = pair(b"A", b"1"), pair(b"LONG", b"x" * 200, long=True)
     for length in range(1, len(second)):
         block = first + second[:length]
@@ -263,7 +263,7 @@ def test_F24_every_cut_through_a_pair_is_noticed():
             wire.decode_pairs(block)
 
 
-def test_number_of_pairs_is_limited():
+def test_number_of_pairs_is_limited() -> None:
     block = b"\0\0" * 5
     assert len(wire.decode_pairs(block, 5)) == 5
     with pytest.raises(LimitExceeded, match="more than 4 name-value pairs") as caught:
@@ -279,12 +279,12 @@ def test_number_of_pairs_is_limited():
         ([("A", "\ud800")], "cannot be encoded"),
     ],
 )
-def test_only_text_becomes_pairs(pairs: list[tuple[str, str]], problem: str):
+def test_only_text_becomes_pairs(pairs: list[tuple[str, str]], problem: str) -> None:
     with pytest.raises(LocalProtocolError, match=problem):
         wire.encode_pairs(pairs)
 
 
-def test_F22_a_length_over_31_bits_is_refused_not_masked():
+def test_F22_a_length_over_31_bits_is_refused_not_masked() -> None:
     assert wire._encode_length(2**31 - 1) == b"\xff\xff\xff\xff"
     with pytest.raises(LocalProtocolError, match="over 2\\*\\*31 - 1"):
         wire._encode_length(2**31)
@@ -293,7 +293,7 @@ def test_F22_a_length_over_31_bits_is_refused_not_masked():
 # --- Bodies of single records ---
 
 
-def test_begin_and_end_survive_encoding_and_decoding():
+def test_begin_and_end_survive_encoding_and_decoding() -> None:
     assert wire.encode_begin(7, 3, 1) == rec(BEGIN, 7, b"\0\3\1\0\0\0\0\0")
     assert wire.decode_begin(b"\0\3\1\0\0\0\0\0") == (3, 1)
     assert wire.encode_end(7, 2**32 - 1, 2) == rec(END, 7, b"\xff\xff\xff\xff\2\0\0\0")
@@ -301,7 +301,7 @@ def test_begin_and_end_survive_encoding_and_decoding():
 
 
 @pytest.mark.parametrize("status", [-1, 2**32])
-def test_F32_application_status_has_32_bits(status: int):
+def test_F32_application_status_has_32_bits(status: int) -> None:
     with pytest.raises(LocalProtocolError, match="application status is 0 to"):
         wire.encode_end(1, status)
 
@@ -313,7 +313,7 @@ def lines(data: bytes) -> list[str]:
     return [str(record) for record in dissect(data)]
 
 
-def test_dissect_explains_a_request_and_its_answer():
+def test_dissect_explains_a_request_and_its_answer() -> None:
     data = (
         request(1, GET + pair(b"QUERY_STRING", b""), b"hi", flags=0)
         + rec(STDOUT, 1, b"Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n", 5)
@@ -337,7 +337,7 @@ def test_dissect_explains_a_request_and_its_answer():
     ]
 
 
-def test_dissect_gives_values_to_compare():
+def test_dissect_gives_values_to_compare() -> None:
     assert list(dissect(rec(ABORT, 9, b"", 2))) == [
         wire.Dissected(0, ABORT, 9, 0, 2, "the web server gives the request up", "5.4")
     ]
@@ -371,21 +371,21 @@ def test_dissect_gives_values_to_compare():
         (rec(PARAMS, 1, pair(b"\xe2\x82\xac\n", b"")), r"1 meta-variable: \u20ac\n"),
     ],
 )
-def test_dissect_explains_each_record(data: bytes, meaning: str):
+def test_dissect_explains_each_record(data: bytes, meaning: str) -> None:
     (record,) = dissect(data)
     assert record.meaning == meaning
     assert "\n" not in str(record)
     assert record.meaning in str(record)
 
 
-def test_dissect_names_a_type_the_specification_does_not_know():
+def test_dissect_names_a_type_the_specification_does_not_know() -> None:
     assert lines(rec(100, 1)) == [
         "00000000  type 100           id 1      0+0        "
         "a record type that the specification does not know (section 4.2)"
     ]
 
 
-def test_dissect_follows_pairs_across_records():
+def test_dissect_follows_pairs_across_records() -> None:
     block = GET + pair(b"QUERY_STRING", b"a=b")
     data = begin() + rec(PARAMS, 1, block[:30]) + rec(PARAMS, 2, GET) + rec(PARAMS, 1, block[30:]) + rec(PARAMS, 1)
     assert [record.meaning for record in dissect(data)][1:] == [
@@ -426,11 +426,11 @@ def test_dissect_follows_pairs_across_records():
         ),
     ],
 )
-def test_dissect_says_what_is_wrong_with_a_broken_stream_and_where(data: bytes, last: str):
+def test_dissect_says_what_is_wrong_with_a_broken_stream_and_where(data: bytes, last: str) -> None:
     assert lines(data)[-1] == last
 
 
-def test_dissect_of_nothing_is_nothing():
+def test_dissect_of_nothing_is_nothing() -> None:
     assert lines(b"") == []
 
 
@@ -438,13 +438,13 @@ def test_dissect_of_nothing_is_nothing():
     st.lists(st.tuples(st.integers(0, 13), st.integers(0, 2), st.binary(max_size=20)), max_size=6),
     st.binary(max_size=20),
 )
-def test_dissect_never_raises(records: list[tuple[int, int, bytes]], tail: bytes):
+def test_dissect_never_raises(records: list[tuple[int, int, bytes]], tail: bytes) -> None:
     data = b"".join(rec(kind, stream_id, content) for kind, stream_id, content in records) + tail
     explained = list(dissect(data))
     assert all(str(record).isprintable() for record in explained)
     assert [(r.type, r.id, r.length) for r in explained][: len(records)] == [(k, i, len(c)) for k, i, c in records]
 
 
-def test_struct_of_tools_agrees_with_the_library():
+def test_struct_of_tools_agrees_with_the_library() -> None:
     assert struct.calcsize(">BBHHBB") == wire.HEADER_LENGTH
     assert rec(STDIN, 3, b"12345678") == wire.encode_record(STDIN, 3, b"12345678")

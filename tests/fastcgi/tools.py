@@ -93,7 +93,7 @@ def joined(events: list[Any]) -> list[Any]:
     """The events with adjacent pieces of the same body put together."""
     result: list[Any] = []
     for event in events:
-        last = result[-1] if result else None
+        last: Any = result[-1] if result else None
         if (
             isinstance(event, (BodyReceived, DataReceived, LogReceived))
             and type(last) is type(event)

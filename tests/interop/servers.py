@@ -142,14 +142,16 @@ def _cannot_run(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def free_port() -> int:
-    """A loopback TCP port that nobody listens on.
+def free_port(*, besides: int = 0) -> int:
+    """A loopback TCP port that nobody listens on, and not ``besides``.
 
     It lies below the range from which systems choose ports for outgoing connections: none can take it meanwhile,
     nor can our own attempts to connect to it meet themselves.
     """
     while True:
         port = 16_384 + secrets.randbelow(16_384)
+        if port == besides:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -174,7 +176,8 @@ def front_end(configuration: Configuration, script: str | None = None) -> Genera
         raise ValueError(f"{configuration} runs {configuration.script or 'no script'}")
     # Not pytest's folder: the path of a unix socket has at most 107 bytes, and Apache's user has to reach it.
     with tempfile.TemporaryDirectory(prefix="gw", ignore_cleanup_errors=True) as name:
-        web = FrontEnd(configuration, Path(name), free_port(), _backend_address(configuration, name))
+        port = free_port()
+        web = FrontEnd(configuration, Path(name), port, _backend_address(configuration, name, port))
         _write_files(web, server, script)
         with _process(server.command(web.folder), web):
             try:
@@ -184,10 +187,12 @@ def front_end(configuration: Configuration, script: str | None = None) -> Genera
                 raise
 
 
-def _backend_address(configuration: Configuration, folder: str) -> str | None:
+def _backend_address(configuration: Configuration, folder: str, taken: int) -> str | None:
     if configuration.script is not None:
         return None
-    return f"unix:{folder}/app.sock" if configuration.transport == "unix" else f"127.0.0.1:{free_port()}"
+    if configuration.transport == "unix":
+        return f"unix:{folder}/app.sock"
+    return f"127.0.0.1:{free_port(besides=taken)}"
 
 
 def _write_files(web: FrontEnd, server: _Server, script: str | None) -> None:
@@ -253,7 +258,7 @@ def _process(command: list[str], web: FrontEnd) -> Generator[None]:
 
 def _wait_until_it_accepts(process: subprocess.Popen[bytes], web: FrontEnd) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not _accepts(web.port):
+    while not accepts(web.port):
         try:
             status = process.wait(timeout=0.01)
         except subprocess.TimeoutExpired:
@@ -263,7 +268,8 @@ def _wait_until_it_accepts(process: subprocess.Popen[bytes], web: FrontEnd) -> N
         raise ServerFailed(f"{web.configuration} exited with status {status}:\n{web.error_log()}")
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Whether anybody accepts connections on this loopback port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
     except ConnectionRefusedError:
@@ -278,7 +284,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    # Workers of a killed server, and backends that lighttpd started and did not wait for, are in its process group.
+    # Its process group still holds the workers of a killed server, backends that lighttpd does not wait for and, now
+    # and then for a moment, helpers of Apache that keep the port open.
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

@@ -29,9 +29,7 @@ AUTO = Rules()
 NONE = Rules(quirks="none")
 
 
-def built(
-    *pairs: tuple[str, str], protocol: str = "fastcgi", rules: Rules = AUTO, **variables: str
-) -> dict[str, str]:
+def built(*pairs: tuple[str, str], protocol: str = "fastcgi", rules: Rules = AUTO, **variables: str) -> dict[str, str]:
     """The environ that a GET with these variables ends in."""
     return build([("REQUEST_METHOD", "GET"), *variables.items(), *pairs], protocol, rules)[0]
 
@@ -373,7 +371,17 @@ def slow_merge(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 _REPEATED_NAMES = st.sampled_from(
-    ["", "HTTP_", "HTTP_A", "HTTP_COOKIE", "HTTP_HOST", "HTTP_AUTHORIZATION", "HTTP_REFERER", "HTTP_USER_AGENT", "HTTPX"]
+    [
+        "",
+        "HTTP_",
+        "HTTP_A",
+        "HTTP_COOKIE",
+        "HTTP_HOST",
+        "HTTP_AUTHORIZATION",
+        "HTTP_REFERER",
+        "HTTP_USER_AGENT",
+        "HTTPX",
+    ]
 )
 _FEW_VALUES = st.sampled_from(["", "a", "b", ", ", "€"])
 
@@ -462,9 +470,7 @@ def test_law_trust_a_proxy_that_spoke_http_with_the_client() -> None:
 
 @pytest.mark.parametrize("proto", ["", "ftp", "javascript"])
 def test_law_trust_forwarded_fields_that_say_nothing_change_nothing(proto: str) -> None:
-    environ = built(
-        REMOTE_ADDR="10.0.0.1", HTTPS="on", HTTP_X_FORWARDED_PROTO=proto, rules=Rules(trust_forwarded=True)
-    )
+    environ = built(REMOTE_ADDR="10.0.0.1", HTTPS="on", HTTP_X_FORWARDED_PROTO=proto, rules=Rules(trust_forwarded=True))
     assert (environ["REMOTE_ADDR"], scheme(environ)) == ("10.0.0.1", "https")
 
 

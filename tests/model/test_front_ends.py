@@ -280,8 +280,20 @@ ROWS = [
         ("/app.py/rest", "/app.py", "/rest"),
         404,
     ),
-    Row("mini_httpd", "cgi", {**MINI, "SCRIPT_NAME": "/app", "PATH_INFO": BELOW}, (EURO, "/app", BELOW), (EURO, "/app", BELOW)),
-    Row("busybox", "cgi", {**BUSYBOX, "SCRIPT_NAME": "/app", "PATH_INFO": ""}, ("/app", "/app", ""), ("/app", "/app", "")),
+    Row(
+        "mini_httpd",
+        "cgi",
+        {**MINI, "SCRIPT_NAME": "/app", "PATH_INFO": BELOW},
+        (EURO, "/app", BELOW),
+        (EURO, "/app", BELOW),
+    ),
+    Row(
+        "busybox",
+        "cgi",
+        {**BUSYBOX, "SCRIPT_NAME": "/app", "PATH_INFO": ""},
+        ("/app", "/app", ""),
+        ("/app", "/app", ""),
+    ),
     Row("uWSGI, /application", "cgi", {"SCRIPT_NAME": "/app", "PATH_INFO": "lication"}, 404, 404),
     Row(
         "fcgiwrap behind nginx",
@@ -333,9 +345,7 @@ def test_front_end_under_a_mount(row: Row) -> None:
         ("an empty header", [("HTTP_X", "")], {}),
     ],
 )
-def test_front_end_header_fields_and_lengths(
-    front_end: str, sent: list[tuple[str, str]], seen: dict[str, str]
-) -> None:
+def test_front_end_header_fields_and_lengths(front_end: str, sent: list[tuple[str, str]], seen: dict[str, str]) -> None:
     request = Request([("REQUEST_METHOD", "GET"), *sent], protocol="fastcgi")
     added = {"REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "GATEWAY_INTERFACE"}
     assert {name: value for name, value in request.environ.items() if name not in added} == seen
@@ -389,7 +399,8 @@ def test_one_application_at_app_sees_one_path_behind_every_front_end(name: str) 
     """What each makes of a path, once it is split by the mount: told apart by whether it merges and resolves."""
     below: dict[str, set[str]] = {}
     for capture in CAPTURES:
-        if capture.request == name and capture.mount == "/app":
+        known = (capture.front_end, capture.request) in REFUSALS and capture.config == "fcgi-bare"
+        if capture.request == name and capture.mount == "/app" and not known:
             request = request_of(capture)
             inner = Request(request.environ, protocol=request.protocol, rules=Rules(mount=""))
             if (mounted := inner.mounted("/app")) is not None:

@@ -79,7 +79,12 @@ CASES: list[tuple[str, str, dict[str, str], dict[str, str] | None]] = [
         {"SCRIPT_FILENAME": "proxy:fcgi://127.0.0.1:9000//a/b"},
         {"SCRIPT_FILENAME": "/a/b"},
     ),
-    ("proxy-filename", "fastcgi", {"SCRIPT_FILENAME": "proxy:fcgi://localhost/srv/app"}, {"SCRIPT_FILENAME": "/srv/app"}),
+    (
+        "proxy-filename",
+        "fastcgi",
+        {"SCRIPT_FILENAME": "proxy:fcgi://localhost/srv/app"},
+        {"SCRIPT_FILENAME": "/srv/app"},
+    ),
     ("proxy-filename", "scgi", {"SCRIPT_FILENAME": "proxy:scgi://127.0.0.1:4000/a"}, {"SCRIPT_FILENAME": "/a"}),
     ("proxy-filename", "fastcgi", {"SCRIPT_FILENAME": "proxy:fcgi://localhost"}, {"SCRIPT_FILENAME": ""}),
     ("proxy-filename", "fastcgi", {"SCRIPT_FILENAME": "/srv/app"}, None),

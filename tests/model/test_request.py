@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -263,7 +263,7 @@ async def by_read(body: Body) -> bytes:
 
 
 async def by_iteration(body: Body) -> bytes:
-    return b"".join([chunk async for chunk in cast("AsyncIterator[bytes]", body)])
+    return b"".join([chunk async for chunk in body])
 
 
 async def by_receive_some(body: Body) -> bytes:
@@ -336,6 +336,19 @@ def test_the_limit_of_read_is_by_default_that_of_the_limits() -> None:
 
 def test_a_body_that_is_streamed_has_no_limit() -> None:
     assert drive(by_iteration(Body(Pieces(b"1234"), None, max_read=3))) == b"1234"
+
+
+def test_a_loop_that_was_left_goes_on_where_it_was() -> None:
+    async def two_loops(body: Body) -> list[bytes]:
+        seen = []
+        async for chunk in body:
+            seen.append(chunk)
+            break
+        async for chunk in body:
+            seen.append(chunk)
+        return seen
+
+    assert drive(two_loops(Body(Pieces(b"1", b"2", b"3"), 3))) == [b"1", b"2", b"3"]
 
 
 def test_file_is_one_file_that_loses_nothing() -> None:

@@ -19,7 +19,13 @@ def plain(request: Request) -> Response:
 
 
 APP = URLMap(
-    {"/a": named("a"), "/a/b": named("a/b"), "/plain": plain, "/in": URLMap({"/ner": named("inner")}), "": named("rest")}
+    {
+        "/a": named("a"),
+        "/a/b": named("a/b"),
+        "/plain": plain,
+        "/in": URLMap({"/ner": named("inner")}),
+        "": named("rest"),
+    }
 )
 
 

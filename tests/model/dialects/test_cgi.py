@@ -45,9 +45,7 @@ HEADS: list[tuple[str, bytes, tuple[int, str, tuple[tuple[str, str], ...]]]] = [
 
 @pytest.mark.parametrize(("meaning", "head", "expected"), HEADS)
 @pytest.mark.parametrize("body", [b"", b"body", b"\n\n", b"\r\n\r\nStatus: 500\r\n\r\n"])
-def test_head(
-    meaning: str, head: bytes, expected: tuple[int, str, tuple[tuple[str, str], ...]], body: bytes
-) -> None:
+def test_head(meaning: str, head: bytes, expected: tuple[int, str, tuple[tuple[str, str], ...]], body: bytes) -> None:
     assert parse_head(head + body, LIMIT) == (*expected, len(head))
     assert parse_head(bytearray(head + body), LIMIT) == (*expected, len(head))
     assert all(parse_head(head[:end], LIMIT) is None for end in range(len(head)))

@@ -1,0 +1,103 @@
+"""APP on the command line: ``module[:attribute]`` or ``path/file.py[:attribute]``, found and imported."""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from gateways import Application
+
+__all__ = ["LoadError", "folder_of", "load"]
+
+_DEFAULT = "app"
+
+
+class LoadError(Exception):
+    """There is no such application; the message says what is missing."""
+
+
+def load(name: str) -> "Application":
+    """Import an application. The working directory is where modules are looked for first.
+
+    Raises LoadError for a file, module or attribute that is not there; what the application's own code raises while
+    it is imported passes.
+    """
+    target, attribute = _split(name)
+    _look_in(os.getcwd())
+    module = _load_file(target) if _is_file(target) else _load_module(target)
+    found: object = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise LoadError(f"{target} has no {attribute!r}{_suggestion(module, target)}")
+        found = getattr(found, part)
+    return found  # type: ignore[return-value]
+
+
+def folder_of(name: str) -> str:
+    """The folder an application's code is in: its file's, or the working directory for a module."""
+    target, _ = _split(name)
+    return os.path.dirname(os.path.abspath(target)) if _is_file(target) else os.getcwd()
+
+
+def _split(name: str) -> tuple[str, str]:
+    target, colon, attribute = name.rpartition(":")
+    if not colon:
+        target, attribute = name, _DEFAULT
+    if not target or not all(part.isidentifier() for part in attribute.split(".")):
+        raise LoadError(f"{name!r} names no application; write module:attribute or path/file.py:attribute")
+    return target, attribute
+
+
+def _is_file(target: str) -> bool:
+    # A CGI script need not end in .py.
+    return target.endswith(".py") or os.sep in target
+
+
+def _look_in(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def _load_file(path: str) -> "ModuleType":
+    from importlib.machinery import SourceFileLoader
+    from importlib.util import module_from_spec, spec_from_loader
+
+    path = os.path.abspath(path)
+    if not os.path.isfile(path):
+        raise LoadError(f"there is no file {path}")
+    _look_in(os.path.dirname(path))
+    name = os.path.splitext(os.path.basename(path))[0]
+    if name in sys.modules or name in sys.stdlib_module_names:
+        name = f"app_{name}"  # a file called json.py must not become everybody's json
+    loader = SourceFileLoader(name, path)
+    spec = spec_from_loader(name, loader)
+    if spec is None:
+        raise LoadError(f"{path} cannot be imported")
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    loader.exec_module(module)
+    return module
+
+
+def _load_module(name: str) -> "ModuleType":
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        # The module itself or a package it is in; anything else is missing inside the application.
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        near = f"; did you mean {name}.py?" if os.path.isfile(f"{name}.py") else ""
+        raise LoadError(f"there is no module {error.name!r} in {os.getcwd()} or on the path{near}") from None
+
+
+def _suggestion(module: "ModuleType", target: str) -> str:
+    here = [
+        name
+        for name, value in vars(module).items()
+        if callable(value) and not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+    return f"; it has {', '.join(here)}: write {target}:{here[0]}" if here else ""
