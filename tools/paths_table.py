@@ -122,8 +122,8 @@ Paths, by web server
 
 A web server tells an application its path in two pieces: ``SCRIPT_NAME``, where the application is mounted, and
 ``PATH_INFO``, the rest. Which part is which depends on the server and on its configuration. ``request.path`` is always
-the whole; ``request.script_name`` and ``request.path_info`` are its pieces as the server made them. Where its division is
-not what you want, ``serve(mount="/app")`` divides ``request.path`` anew.
+the whole; ``request.script_name`` and ``request.path_info`` are its pieces as the server made them. Where its division
+is not what you want, ``serve(mount="/app")`` divides ``request.path`` anew.
 
 Each row below was sent by a real server (their versions are those of Debian 12) and read by this package with its
 defaults. A star marks a row that needed a repair, which is logged together with the configuration that makes it

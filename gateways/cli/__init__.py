@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-#: verb -> (its module, what it does). A module has ``add_arguments(parser)`` and ``main(arguments) -> exit status``.
+#: verb -> (its module, what it does). A module has ``main(parser, arguments)``, which gives the exit status.
 VERBS = {
     "serve": ("gateways.cli.serve", "serve an application to web servers over FastCGI, SCGI or CGI"),
     "dev": ("gateways.cli.dev", "see an application in a browser while writing it"),
@@ -60,13 +60,14 @@ def _run(verb: str, arguments: "list[str]") -> int:
     from importlib import import_module
 
     path, meaning = VERBS[verb]
-    module = import_module(path)
     parser = argparse.ArgumentParser(
-        prog=f"gateways {verb}", description=meaning[0].upper() + meaning[1:] + ".", epilog=module.EPILOG
+        prog=f"gateways {verb}",
+        description=meaning[0].upper() + meaning[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    module.add_arguments(parser)
     try:
-        status: int = module.main(parser, parser.parse_args(arguments))
+        status: int = import_module(path).main(parser, arguments)
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells have it
     return status

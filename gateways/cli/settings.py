@@ -1,32 +1,47 @@
-"""Settings: flags, and the GATEWAYS_ environment variables that stand in for flags which are not given."""
+"""Settings: the flags that verbs share, and the GATEWAYS_ environment variables that stand for flags not given."""
 
 import argparse
 import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Mapping
 
     from gateways import Limits
 
-__all__ = ["add_limits", "fill_from_environment", "limits_from", "octal", "quirks", "words"]
+__all__ = ["add_app", "add_limits", "from_environment", "ip_address", "limits_from", "octal"]
 
 _PREFIX = "GATEWAYS_"
 _SWITCHES = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False}
+
+
+def add_app(parser: argparse.ArgumentParser) -> None:
+    """The positional argument APP, and nothing after it under CGI.
+
+    There the words after the script's name can be the client's: many web servers make them of a query without "="
+    (RFC 3875 section 4.4). Taken for flags they would let anybody configure us, which was php-cgi's CVE-2012-1823.
+    """
+    parser.add_argument("app", metavar="APP", help="module[:attribute] or path/file.py[:attribute]; attribute: app")
+    if "GATEWAY_INTERFACE" in os.environ:
+        parser.add_argument("ignored", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """A flag for each field of Limits."""
     from gateways import Limits
 
-    group = parser.add_argument_group("limits", 'Sizes are bytes, timeouts seconds; a timeout of "none" never ends.')
+    group = parser.add_argument_group("limits", 'sizes are bytes, timeouts seconds; a timeout of "none" never ends')
     for field, (default, meaning) in Limits.fields().items():
         flag = _flag(field)
-        shown = "none" if default is None else f"{default:g}" if isinstance(default, float) else default
-        kind: Callable[[str], Any] = _seconds if flag.startswith("--timeout-") else _whole
-        help_text = f"{meaning} (default {shown})"
-        group.add_argument(flag, dest=field, default=argparse.SUPPRESS, type=kind, metavar="N", help=help_text)
+        shown = "none" if default is None else f"{default:.12g}"
+        group.add_argument(
+            flag,
+            dest=field,
+            default=default,
+            type=_seconds if flag.startswith("--timeout-") else _whole,
+            metavar="N",
+            help=f"{meaning} (default {shown})",
+        )
 
 
 def _flag(field: str) -> str:
@@ -42,51 +57,71 @@ def _flag(field: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def limits_from(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> "Limits":
-    """The Limits that the flags ask for; wrong values end the program with status 2."""
+def limits_from(parser: argparse.ArgumentParser, options: argparse.Namespace) -> "Limits":
+    """The Limits that the flags ask for; values that make no sense end the program with status 2."""
     from gateways import Limits
 
     try:
-        return Limits(**{field: getattr(arguments, field) for field in Limits.fields() if field in arguments})
+        return Limits(**{field: getattr(options, field) for field in Limits.fields()})
     except ValueError as error:
         parser.error(str(error))
 
 
-def fill_from_environment(parser: argparse.ArgumentParser, environ: "Mapping[str, str]" = os.environ) -> None:
-    """Let GATEWAYS_MOUNT stand for --mount, and so on; flags win.
+def from_environment(
+    parser: argparse.ArgumentParser, arguments: list[str], environ: "Mapping[str, str]" = os.environ
+) -> list[str]:
+    """The flags that environment variables stand for (GATEWAYS_MOUNT for --mount) and ``arguments`` do not give.
 
-    A variable for a limit that does not exist is an error: it is a slip of the pen, and the limit would be silently
-    another.
+    Several values of one flag have spaces between them; a switch is 1 or 0. A variable for a limit that does not
+    exist ends the program with status 2: it was meant for one that does.
     """
+    given = {argument.partition("=")[0] for argument in arguments}
     known: set[str] = set()
-    for action in parser._actions:
-        flags = [flag for flag in action.option_strings if flag.startswith("--")]
-        if not flags:
+    found: list[str] = []
+    for action in parser._actions:  # argparse has no public list of them
+        if not action.option_strings or action.dest == "help":
             continue
-        name = _PREFIX + flags[0].removeprefix("--").replace("-", "_").upper()
+        flag = action.option_strings[-1]
+        name = _PREFIX + flag.strip("-").replace("-", "_").upper()
         known.add(name)
-        if name in environ:
-            action.default = _value(parser, action, name, environ[name])
+        if name in environ and flag not in given:
+            found += _flags(parser, action, flag, name, environ[name])
     for name in environ:
         if name.startswith((f"{_PREFIX}LIMIT_", f"{_PREFIX}TIMEOUT_")) and name not in known:
-            parser.error(f"the environment variable {name} stands for no limit")
+            parser.error(f"{name} in the environment: there is no such limit")
+    return found
 
 
-def _value(parser: argparse.ArgumentParser, action: argparse.Action, name: str, text: str) -> "Any":
+def _flags(
+    parser: argparse.ArgumentParser, action: argparse.Action, flag: str, name: str, value: str
+) -> "list[str]":
+    if action.nargs != 0:
+        values = value.split() if isinstance(action.default, list) else [value]
+        return [f"{flag}={each}" for each in values]
+    switch = _SWITCHES.get(value.lower())
+    if switch is None:
+        parser.error(f"{name} in the environment is {value!r}, not 1 or 0")
+    return [flag] if switch else []
+
+
+# --- kinds of values
+
+
+def ip_address(text: str) -> str:
+    """An IP address, written the way the operating system writes it."""
+    import ipaddress
+
     try:
-        if action.nargs == 0:
-            return _SWITCHES[text.lower()] is not action.default
-        value = [text] if action.type is None else text
-        if isinstance(action, _Several):
-            return [action.type(word) if action.type else word for word in text.split()]
-        return value
-    except KeyError:
-        parser.error(f"{name} is {text!r}, but can only be one of {', '.join(_SWITCHES)}")
-    except ValueError as error:
-        parser.error(f"{name}: {error}")
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not an IP address: {text!r}") from None
 
 
-# --- values
+def octal(text: str) -> int:
+    """A file mode, such as 0660."""
+    if not text.isascii() or not text.isdigit() or not text.strip("01234567") == "" or int(text, 8) > 0o777:
+        raise argparse.ArgumentTypeError(f"not a file mode such as 0660: {text!r}")
+    return int(text, 8)
 
 
 def _whole(text: str) -> int:

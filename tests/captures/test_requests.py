@@ -11,10 +11,10 @@ import pytest
 
 from gateways import IncompleteBody, RemoteProtocolError, Request
 from gateways._model.handler import drive
-from gateways.events import RequestReceived
 from tests.captures import Capture, FastCGIRequest, load_web
-from tests.captures.decoding import PROTOCOLS, decode, events, pairs, request_of, whole
+from tests.captures.decoding import PROTOCOLS, Cut, decode, events, pairs, request_of, whole
 from tests.feeding import cut
+from tools import paths_table
 
 #: Captures with variables of which no Request is made: (status, what the error says). Every other capture makes one.
 REFUSED = {
@@ -105,7 +105,7 @@ def role(number: int | None) -> str:
 @pytest.mark.parametrize("captures", by_configuration(ALL))
 def test_capture_decodes_to_its_manifest(captures: list[Capture]) -> None:
     for capture in captures:
-        found = [
+        found: list[tuple[object, ...]] = [
             (each.stream_id, each.role, each.environ, len(each.body), digest(each.body)) for each in decode(capture)
         ]
         if not capture.body_in_file:
@@ -129,14 +129,18 @@ def test_body_is_complete_where_the_recorder_saw_its_end(captures: list[Capture]
 def test_events_do_not_depend_on_the_cuts(captures: list[Capture]) -> None:
     for capture in captures:
         once = events(capture, whole)
-        assert events(capture, lambda data: [data[at : at + 1] for at in range(len(data))]) == once, capture.id
+        assert events(capture, byte_by_byte) == once, capture.id
         for seed in range(3):
-            dice = random.Random(f"{capture.id} {seed}")
-            assert events(capture, lambda data: cut(data, places(data, dice))) == once, (capture.id, seed)
+            assert events(capture, at_random(f"{capture.id} {seed}")) == once, (capture.id, seed)
 
 
-def places(data: bytes, dice: random.Random) -> list[int]:
-    return sorted(dice.sample(range(1, len(data)), min(dice.randint(1, 12), len(data) - 1)))
+def byte_by_byte(data: bytes) -> list[bytes]:
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+def at_random(seed: str) -> Cut:
+    dice = random.Random(seed)
+    return lambda data: cut(data, sorted(dice.sample(range(1, len(data)), min(dice.randint(1, 12), len(data) - 1))))
 
 
 @pytest.mark.parametrize("captures", by_configuration(ALL))
@@ -209,10 +213,14 @@ def test_the_tables_name_captures_and_nothing_else() -> None:
 
 
 def test_no_request_is_made_where_the_variables_do_not_end() -> None:
-    for capture in ALL:
-        found = (
-            [event for event in events(capture, whole) if isinstance(event, RequestReceived)]
-            if capture in ON_SOCKETS
-            else [1]
-        )
-        assert (not found) == (capture.id in NO_REQUEST), capture.id
+    assert {capture.id for capture in ALL if not decode(capture)} == NO_REQUEST
+
+
+def test_page_of_paths_is_current() -> None:
+    assert paths_table.PAGE.read_text(encoding="utf-8") == paths_table.render(), "run: python -m tools.paths_table"
+
+
+def test_page_of_paths_has_a_row_for_every_configuration() -> None:
+    for configuration, group in itertools.groupby(ALL, lambda capture: f"{capture.front_end}.{capture.config}"):
+        assert configuration in paths_table.CONFIGURATIONS
+        assert paths_table.rows(list(group)), configuration

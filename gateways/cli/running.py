@@ -1,0 +1,117 @@
+"""Running an application for a verb: start-up errors and addresses become exit statuses, the log goes to stderr."""
+
+import os
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from gateways import Started, launch
+from gateways.cli.loading import LoadError, load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from typing import Any
+
+    from gateways import Application, Listen, Roles
+
+__all__ = ["StartupFailed", "configure_logging", "load_or_explain", "run", "say", "starting"]
+
+CANNOT_BIND, USAGE, STARTUP_FAILED, CANNOT_IMPORT = 1, 2, 3, 4
+
+
+class StartupFailed(Exception):
+    """The application raised while it started up; the cause says what."""
+
+
+def say(text: str) -> None:
+    """Tell the user something, on stderr: under CGI stdout is the answer."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def configure_logging(*, access: bool) -> None:
+    """Send the log of gateways to stderr, with a line for each request if ``access``."""
+    import logging
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("gateways")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.getLogger("gateways.access").setLevel(logging.INFO if access else logging.WARNING)
+
+
+def load_or_explain(name: str) -> "Application | None":
+    """Import an application; None, after saying why, if that cannot be done."""
+    try:
+        return load(name)
+    except LoadError as error:
+        say(f"gateways: {error}")
+    except Exception as error:
+        _explain(error)
+        say(f"gateways: {name} cannot be imported: see above")
+    return None
+
+
+@asynccontextmanager
+async def starting(app: "Application") -> "AsyncIterator[Roles]":
+    """An application that raises StartupFailed for whatever goes wrong while it starts."""
+    async with AsyncExitStack() as stack:
+        try:
+            roles = await stack.enter_async_context(Started(app))
+        except Exception as error:
+            raise StartupFailed from error
+        yield roles
+
+
+def run(
+    name: str,
+    app: "Application",
+    *,
+    bind: "Sequence[Listen] | None",
+    on_start: "Callable[[list[str]], None]",
+    **settings: "Any",
+) -> int:
+    """:func:`gateways.run`, with errors explained on stderr and turned into an exit status."""
+    started = False
+
+    def report(addresses: "list[str]") -> None:
+        nonlocal started
+        started = True
+        on_start(addresses)
+        if os.geteuid() == 0:
+            say("warning: running as root; whoever finds a hole in the application owns the machine")
+
+    try:
+        launch.run(app, bind=bind, on_start=report, **settings)
+    except StartupFailed as failed:
+        _explain(failed.__cause__)
+        say(f"gateways: {name} did not start up: see above")
+        return STARTUP_FAILED
+    except (OSError, ValueError) as error:
+        if started:
+            raise
+        say(f"gateways: {error}")
+        return CANNOT_BIND if isinstance(error, OSError) else USAGE
+    return 0
+
+
+def _explain(error: BaseException | None) -> None:
+    """The traceback, from where the application's own code begins."""
+    import traceback
+
+    if error is not None:
+        sys.stderr.write("".join(traceback.format_exception(without_our_frames(error))))
+
+
+def without_our_frames(error: BaseException) -> BaseException:
+    """The error with the frames left out that led from here to the application's code."""
+    ours = os.path.dirname(os.path.dirname(__file__)) + os.sep
+    frames = error.__traceback__
+    while frames is not None and _is_foreign(frames.tb_frame.f_code.co_filename, ours):
+        frames = frames.tb_next
+    return error if frames is None else error.with_traceback(frames)
+
+
+def _is_foreign(filename: str, ours: str) -> bool:
+    return filename.startswith((ours, "<frozen importlib"))
