@@ -7,6 +7,7 @@ view. RFC 9110 section 5, RFC 3875 sections 4.1.18 and 6.3.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
 
 #: tchar of RFC 9110 section 5.6.2.
 TOKEN_CHARACTERS = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -81,6 +82,13 @@ def check_field(name: str, value: str) -> None:
         raise ValueError(f"Content-Length takes ASCII digits, not {value!r}")
 
 
+def as_pairs(fields: "MultiMap | Mapping[str, str] | Iterable[tuple[str, str]]") -> "tuple[tuple[str, str], ...]":
+    """The (name, value) of a mapping, a multi-map, or something that gives them by itself."""
+    items: Any = getattr(fields, "items", None)
+    pairs: Any = fields if items is None else items()
+    return tuple(pairs)
+
+
 class MultiMap:
     """Texts under names, in their order, repeats kept. Immutable. Iterating gives the names, once each.
 
@@ -91,9 +99,8 @@ class MultiMap:
 
     __slots__ = ("_fields",)
 
-    def __init__(self, fields: "Mapping[str, str] | Iterable[tuple[str, str]]" = ()) -> None:
-        items = getattr(fields, "items", None)
-        self._fields: tuple[tuple[str, str], ...] = tuple(fields if items is None else items())  # type: ignore[arg-type]
+    def __init__(self, fields: "MultiMap | Mapping[str, str] | Iterable[tuple[str, str]]" = ()) -> None:
+        self._fields = as_pairs(fields)
 
     @staticmethod
     def _fold(name: str) -> str:
@@ -158,7 +165,7 @@ class Headers(MultiMap):
 
     __slots__ = ()
 
-    def __init__(self, fields: "Mapping[str, str] | Iterable[tuple[str, str]]" = ()) -> None:
+    def __init__(self, fields: "MultiMap | Mapping[str, str] | Iterable[tuple[str, str]]" = ()) -> None:
         if isinstance(fields, Headers):
             self._fields = fields._fields
             return

@@ -73,7 +73,7 @@ def decide(
     """
     bodiless = response.status in (204, 304)
     has_body = not bodiless and method != "HEAD" and size != 0
-    fields = []
+    fields: list[tuple[str, str]] = []
     if response.content_type or (not bodiless and size != 0):
         fields.append(("Content-Type", default_type(response)))
     length = size
@@ -102,8 +102,7 @@ def decide(
 
 def refusal(error: BaseException) -> Response:
     """The answer that an error wants: its own status where it has one, otherwise a 500 that tells nothing."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]  # trio's nurseries wrap what a child raises
+    error = _unwrapped(error)
     if isinstance(error, Reject):
         try:
             response = Response((error.detail or reason(error.status)) + "\n", error.status, error.headers)
@@ -117,9 +116,14 @@ def refusal(error: BaseException) -> Response:
 
 def is_expected(error: BaseException) -> bool:
     """Whether an error is an answer rather than a failure, so that the log need not explain it."""
+    return isinstance(_unwrapped(error), Reject)
+
+
+def _unwrapped(error: "Any") -> BaseException:
+    """What a task raised: trio's nurseries wrap the error of a child in a group."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    return isinstance(error, Reject)
+    return error
 
 
 def _plain(status: int) -> Response:

@@ -7,7 +7,7 @@ import sys
 
 from gateways._model import environ as laws
 from gateways._model.errors import IncompleteBody, LimitExceeded
-from gateways._model.headers import MultiMap, RequestHeaders, is_number
+from gateways._model.headers import MultiMap, RequestHeaders, as_pairs, is_number
 from gateways._model.limits import Limits
 
 TYPE_CHECKING = False
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
         async def receive(self, max_bytes: int) -> bytes:
             """Some bytes, at most that many; ``b""`` at the end."""
+            ...
 
         def receive_blocking(self, max_bytes: int) -> bytes:
             """The same for a worker thread."""
+            ...
 
 
 _CHUNK = 65_536
@@ -206,8 +208,7 @@ class Request:
         protocol: str = "cgi",
         rules: "laws.Rules | None" = None,
     ) -> None:
-        items = getattr(environ, "items", None)
-        pairs = tuple(environ if items is None else items())
+        pairs = as_pairs(environ)
         built, path, _ = laws.build(pairs, protocol, laws.Rules() if rules is None else rules)
         if isinstance(body, bytes):
             body = in_memory(body, content_length(built))

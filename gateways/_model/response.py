@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         | AsyncIterable[str | bytes]
         | Iterable[str | bytes]
     )
-    HeaderFields = Mapping[str, str] | Iterable[tuple[str, str]]
+    HeaderFields = MultiMap | Mapping[str, str] | Iterable[tuple[str, str]]
 
 _TEXT = "text/plain; charset=utf-8"
 _BYTES = "application/octet-stream"
@@ -182,7 +182,7 @@ def default_type(response: Response) -> str:
     return _TEXT if isinstance(response.body, str) else _BYTES
 
 
-def encode(chunk: "str | bytes") -> bytes:
+def encode(chunk: object) -> bytes:
     """A piece of a body as bytes. Raises TypeError for anything but text or bytes."""
     if isinstance(chunk, bytes):
         return chunk
@@ -203,10 +203,11 @@ def _is_body(body: object) -> bool:
 
 async def pour(body: "Any", send: "Send") -> None:
     """Send a streamed body (push callable or iterable) piece by piece, and close what can be closed."""
-    if callable(body) and not hasattr(body, "__aiter__"):
+    is_async = hasattr(body, "__aiter__")
+    is_push = callable(body) and not is_async
+    if is_push:
         await body(send)
         return
-    is_async = hasattr(body, "__aiter__")
     try:
         # Closing the body does not close the generator that its __iter__ or __aiter__ may be.
         iterator = body.__aiter__() if is_async else iter(body)

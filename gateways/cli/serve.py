@@ -1,17 +1,22 @@
 """``gateways serve APP --bind PROTOCOL:WHERE ...``: production. Without ``--bind``, for whoever started the process."""
 
 import argparse
+import os
 
 import gateways
 from gateways.cli.running import CANNOT_IMPORT, configure_logging, load_or_explain, run, say, starting
 from gateways.cli.settings import add_app, add_limits, from_environment, ip_address, limits_from, octal
 from gateways.launch import open_standard_descriptors
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["main"]
 
 _EPILOG = """\
-WHERE is unix:/path, host:port, [v6]:port, fd:N or systemd[:name]; the protocols are fastcgi and scgi.
-Every flag can be given as an environment variable: GATEWAYS_MOUNT for --mount. Flags win.
+PROTOCOL is fastcgi or scgi, WHERE is unix:/path, host:port, [v6]:port, fd:N or systemd[:name].
+Every flag has an environment variable, GATEWAYS_MOUNT for --mount and so on; flags win.
 Exit status: 0 (also after SIGTERM), 1 cannot bind, 2 usage, 3 the application did not start, 4 cannot import it.
 
   gateways serve app.py --bind fastcgi:unix:/run/app.sock --socket-group www-data --mount /app
@@ -23,30 +28,65 @@ def main(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     _add_arguments(parser)
     options = parser.parse_args([*from_environment(parser, arguments), *arguments])
     limits = limits_from(parser, options)
-    # First of all: the next file opened must not become the stdout of a program that was started without one.
+    # Before anything else is opened: it would become the stdout of a program that was started without one.
     open_standard_descriptors()
+    if "GATEWAY_INTERFACE" not in os.environ:  # a CGI script need not load logging
+        configure_logging(access=not options.no_access_log)
     app = load_or_explain(options.app)
     if app is None:
         return CANNOT_IMPORT
-    trust = {
+    trust = _trust(options)
+    return run(
+        options.app,
+        starting(app),
+        bind=[_listen(address, options, trust) for address in options.bind] or None,
+        limits=limits,
+        mount=options.mount,
+        quirks=options.quirks.split(","),
+        on_start=lambda addresses: _announce(options.app, addresses),
+        **trust,
+    )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add_app(parser)
+    add("--bind", action="append", default=[], metavar="PROTOCOL:WHERE", help="serve there; may be repeated")
+    add("--mount", metavar="/PATH", help="the path below which the application lives")
+    add("--quirks", default="auto", metavar="auto|none|NAME,...", help="repair what servers get wrong (default auto)")
+    add("--no-access-log", action="store_true", help="no line for each request")
+    add("--socket-mode", type=octal, default=0o660, metavar="MODE", help="mode of socket files (default 0660)")
+    add("--socket-group", metavar="NAME", help="group of socket files")
+    trust = parser.add_argument_group("trust")
+    add = trust.add_argument
+    add("--allow-public", action="store_true", help="listen on addresses that other machines can reach")
+    add("--allow-from", action="append", default=[], type=ip_address, metavar="IP", help="who may connect; repeatable")
+    add("--trust-remote-user", action="store_true", help="believe REMOTE_USER from servers that do not verify it")
+    add("--trust-forwarded", action="store_true", help="take client and scheme from X-Forwarded-For and -Proto")
+    add("--allow-header", action="append", default=[], metavar="NAME", help="let handlers set X-Sendfile and the like")
+    add("--strict", action="store_true", help="insist on the letter of the protocol")
+    add_limits(parser)
+
+
+def _trust(options: argparse.Namespace) -> "dict[str, Any]":
+    return {
         "strict": options.strict,
         "allow_from": options.allow_from or None,
         "trust_remote_user": options.trust_remote_user,
         "trust_forwarded": options.trust_forwarded,
         "allow_headers": options.allow_header,
     }
-    if options.bind:
-        configure_logging(access=not options.no_access_log)
-        bind = [
-            gateways.Listen(
-                address,
-                mode=options.socket_mode,
-                group=options.socket_group,
-                allow_public=options.allow_public,
-                **trust,
-            )
-            for address in options.bind
-        ]
-    else:
-        bind = None
-    ...
+
+
+def _listen(address: str, options: argparse.Namespace, trust: "dict[str, Any]") -> "gateways.Listen":
+    return gateways.Listen(
+        address, mode=options.socket_mode, group=options.socket_group, allow_public=options.allow_public, **trust
+    )
+
+
+def _announce(name: str, addresses: list[str]) -> None:
+    say(f"gateways {gateways.__version__} serving {name}")
+    for address in addresses:
+        say(f"  {address}")
+    say("stop with Ctrl-C")
