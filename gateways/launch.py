@@ -12,7 +12,6 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
-    import signal
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any
 
@@ -125,9 +124,12 @@ def _serve_of(protocol: str) -> "Any":
 
 def _sole(error: BaseException) -> BaseException:
     """What trio's nurseries wrap: the error itself where it is the only one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    while True:
+        match error:
+            case BaseExceptionGroup(exceptions=[inner]):
+                error = inner
+            case _:
+                return error
 
 
 def run(
@@ -338,7 +340,7 @@ class _Announcement:
 
 
 async def _obey(
-    signals: "AsyncIterator[signal.Signals]", status: _Announcement, stop: "trio.Event", scope: "trio.CancelScope"
+    signals: "AsyncIterator[int]", status: _Announcement, stop: "trio.Event", scope: "trio.CancelScope"
 ) -> None:
     """The first signal stops gracefully, the second at once; so does the first if there is nothing to finish yet."""
     async for _ in signals:

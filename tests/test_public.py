@@ -33,7 +33,7 @@ def shown_to_type_checkers() -> dict[str, tuple[str, str]]:
 
 
 def test_the_lazy_table_and_the_block_for_type_checkers_name_the_same_things_in_the_same_places() -> None:
-    assert gateways._PUBLIC == shown_to_type_checkers()
+    assert shown_to_type_checkers() == gateways._PUBLIC
 
 
 def test_all_is_the_lazy_table() -> None:

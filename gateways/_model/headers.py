@@ -100,7 +100,7 @@ class MultiMap:
     __slots__ = ("_fields",)
 
     def __init__(self, fields: "MultiMap | Mapping[str, str] | Iterable[tuple[str, str]]" = ()) -> None:
-        self._fields = as_pairs(fields)
+        self._fields: tuple[tuple[str, str], ...] = as_pairs(fields)
 
     @staticmethod
     def _fold(name: str) -> str:

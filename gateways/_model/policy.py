@@ -119,10 +119,11 @@ def is_expected(error: BaseException) -> bool:
     return isinstance(_unwrapped(error), Reject)
 
 
-def _unwrapped(error: "Any") -> BaseException:
+def _unwrapped(error: BaseException) -> BaseException:
     """What a task raised: trio's nurseries wrap the error of a child in a group."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    if len(inner) == 1 and isinstance(error, BaseExceptionGroup):
+        return _unwrapped(inner[0])
     return error
 
 
@@ -167,7 +168,7 @@ async def _send(
         return response.app_status
     size = None
     if isinstance(body, os.PathLike):
-        file, size = await request.run_sync(_open, body)
+        file, size = await request.run_sync(_open, response.body)
         body = _FileBody(file, request)
     try:
         answer = decide(response, request.method, size=size, max_head=limits.max_head, allowed=allowed)

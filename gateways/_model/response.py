@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
     from typing import Any
 
+    from gateways._model.headers import MultiMap
+
     Send = Callable[[str | bytes], Awaitable[None]]
     ResponseBody = (
         str
@@ -182,14 +184,16 @@ def default_type(response: Response) -> str:
     return _TEXT if isinstance(response.body, str) else _BYTES
 
 
-def encode(chunk: object) -> bytes:
+def encode(chunk: "Any") -> bytes:
     """A piece of a body as bytes. Raises TypeError for anything but text or bytes."""
     if isinstance(chunk, bytes):
         return chunk
     if isinstance(chunk, str):
         return chunk.encode("utf-8", "surrogateescape")
-    if isinstance(chunk, bytearray | memoryview):
+    if isinstance(chunk, bytearray):
         return bytes(chunk)
+    if isinstance(chunk, memoryview):
+        return chunk.tobytes()
     raise TypeError(f"a body is sent in pieces of bytes or text, not {type(chunk).__name__}")
 
 
@@ -201,13 +205,16 @@ def _is_body(body: object) -> bool:
     )
 
 
+def _is_push(body: object) -> bool:
+    return callable(body) and not hasattr(body, "__aiter__")
+
+
 async def pour(body: "Any", send: "Send") -> None:
     """Send a streamed body (push callable or iterable) piece by piece, and close what can be closed."""
-    is_async = hasattr(body, "__aiter__")
-    is_push = callable(body) and not is_async
-    if is_push:
+    if _is_push(body):
         await body(send)
         return
+    is_async = hasattr(body, "__aiter__")
     try:
         # Closing the body does not close the generator that its __iter__ or __aiter__ may be.
         iterator = body.__aiter__() if is_async else iter(body)

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from functools import partial
 from typing import Protocol, TypeAlias, cast
 
@@ -121,7 +121,9 @@ async def call(
     request = connection.send_request(number, environ, role=role)
     uploads: list[Upload] = []
     if role != "authorizer":  # which has no body (FastCGI section 6.3)
-        uploads.append(Upload(readable(body), partial(connection.send_body, number), partial(connection.end_body, number)))
+        uploads.append(
+            Upload(readable(body), partial(connection.send_body, number), partial(connection.end_body, number))
+        )
     if role == "filter":
         sender = cast("_SendsData", connection)
         uploads.append(Upload(readable(data), partial(sender.send_data, number), partial(sender.end_data, number)))
@@ -296,7 +298,7 @@ class Call:
         self._stream.close()
 
     @contextlib.contextmanager
-    def _cutting_on_failure(self) -> Iterator[None]:
+    def _cutting_on_failure(self) -> Generator[None]:
         """Cut the connection, so that the application notices, when the block is left by an exception."""
         try:
             yield
@@ -336,6 +338,8 @@ class Call:
 
     async def _next_frames(self, upload: Upload) -> bytes:
         data = await upload.source.receive_some(_CHUNK)
+        if not self._sending:
+            return b""  # the answer has ended meanwhile
         if data:
             return upload.frame(bytes(data))
         self._uploads.popleft()
@@ -351,6 +355,8 @@ class Call:
                 self._events += self._connection.receive_data(data)
                 if not data and not self._events:
                     raise RemoteProtocolError("the connection ended in the middle of an answer", status=502)
+                if self._events and isinstance(self._events[-1], ResponseEnded | ConnectionFailed):
+                    self._sending = False
             match event := self._events.popleft():
                 case LogReceived(_, data):
                     self._log.write(data)
@@ -367,7 +373,9 @@ class Call:
         try:
             self._response = Response(self, event.status, _end_to_end(event.headers))
         except ValueError as error:
-            raise RemoteProtocolError(f"the answer has a header that cannot be passed on: {error}", status=502) from None
+            raise RemoteProtocolError(
+                f"the answer has a header that cannot be passed on: {error}", status=502
+            ) from None
 
     async def _pass_on(self, send: Callable[[bytes], Awaitable[None]]) -> None:
         while not isinstance(event := await self._next_event(), ResponseEnded):
@@ -441,4 +449,6 @@ class LineLog:
     def _pass_on(self, line: bytes) -> None:
         text = line.decode("utf-8", "backslashreplace").rstrip("\r")
         if text:
-            self._log("".join([c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text]))
+            self._log(
+                "".join([c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text])
+            )

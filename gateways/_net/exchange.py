@@ -57,6 +57,8 @@ class Exchange(Carrier):
         #: The status and the number of body bytes that were sent, for the access log.
         self.status = 0
         self.sent = 0
+        #: Whether, when the answer had ended, there was more of the request to come.
+        self.owed = False
         self._stopped_by: RemoteProtocolError | None = None
         self._nobody_waits = False
         self._head = b""
@@ -151,6 +153,7 @@ class Exchange(Carrier):
 
     def _finish(self, last: bytes) -> None:
         self._over = True
+        self.owed = not (self.inbox.ended and self.data_inbox.ended)
         self.inbox.close()
         self.data_inbox.close()
         if last:

@@ -38,7 +38,7 @@ from gateways.events import (
     ServerConnection,
 )
 
-__all__ = ["Connection", "Protocol", "Service", "serve"]
+__all__ = ["Connection", "Protocol", "Service", "serve", "serve_stream"]
 
 _RECEIVE = 65_536
 _TOO_MUCH_UNSENT = 262_144
@@ -220,6 +220,7 @@ class Connection:
         self._half_closed = False
         self._lingering: float | None = None
         self._drained = 0
+        self._owed = False
         self._room: trio.Event | None = None
         self._unsent = bytearray()
         self._writing = False
@@ -304,7 +305,9 @@ class Connection:
         data = await self.stream.receive(_RECEIVE)
         if self._lingering is not None:
             self._drained += len(data)
-            if not data or self._drained > self.service.limits.drain_bytes:
+            # A web server that is still sending the body of an answered request has to be heard out: nginx and Apache
+            # make a 502 or 503 of an answer when they cannot write on (nginx on a unix socket may even hang).
+            if not data or (self._drained > self.service.limits.drain_bytes and not self._owed):
                 self._stop_reading()
             return
         if not data:
@@ -396,6 +399,7 @@ class Connection:
     def exchange_over(self, exchange: Exchange) -> None:
         """An answer has been handed over, or nobody wants it any more."""
         self.exchanges.pop(exchange.stream_id, None)
+        self._owed = exchange.owed
         self.service.log_access(exchange)
         self.make_room()
         self._mind_time()
@@ -559,4 +563,31 @@ async def serve(
         with trio.move_on_after(grace):
             for service, _ in bound:
                 await service.drain()
+        nursery.cancel_scope.cancel()
+
+
+async def serve_stream(
+    protocol: Protocol,
+    app: Application,
+    stream: trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | socket.socket,
+    *,
+    limits: Limits | None = None,
+    mount: str | None = None,
+    quirks: str | Iterable[str] = "auto",
+    log: logging.Logger | None = None,
+) -> None:
+    """Serve an application on one connection that exists already, until it ends; ``<protocol>.serve_stream``.
+
+    ``stream`` is a connected socket, or two halves stapled together as ``trio.testing.memory_stream_pair`` makes them;
+    it is closed in the end. The other arguments, errors and cancellation are those of :func:`serve`.
+    """
+    limits = limits or Limits()
+    log = log or logging.getLogger("gateways")
+    async with Started(app) as roles, trio.open_nursery() as nursery:
+        listen = Listen("a stream")
+        service = Service(protocol, roles, listen, limits=limits, mount=mount, quirks=quirks, log=log, nursery=nursery)
+        nursery.start_soon(service.sweep)
+        service.start(SocketStream(stream) if isinstance(stream, socket.socket) else TrioStream(stream))
+        while service.connections:
+            await service._wait_for_fewer()
         nursery.cancel_scope.cancel()

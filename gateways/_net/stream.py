@@ -1,10 +1,11 @@
-"""One connection as a stream of bytes, over a raw socket or any trio stream.
+"""One connection as a stream of bytes, over a raw socket, a pair of pipes or any trio stream.
 
 Sockets are used without trio's wrapper: an attempt first, trio's wait only when it would block.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
@@ -14,7 +15,7 @@ import trio
 
 from gateways._net.address import describe
 
-__all__ = ["AnyStream", "SocketStream", "TrioStream"]
+__all__ = ["AnyStream", "PipeStream", "SocketStream", "TrioStream"]
 
 _RDHUP = getattr(select, "POLLRDHUP", 0)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -29,27 +30,35 @@ class AnyStream(Protocol):
 
     async def receive(self, max_bytes: int) -> bytes:
         """Wait for bytes; ``b""`` is the end."""
+        ...
 
     def send_nowait(self, data: bytes | bytearray) -> int:
         """Send what can be sent without waiting: the number of bytes, -1 when nobody is there to take them."""
+        ...
 
     async def send_some(self, data: bytes | bytearray) -> int:
         """Wait until some of it is sent; -1 when nobody is there to take it. Cancelled, it has sent nothing."""
+        ...
 
     def peer_half_closed(self) -> bool:
         """After the end of the stream: whether the peer still reads."""
+        ...
 
     def peer_gone(self) -> bool:
         """Whether the peer has left, seen without reading."""
+        ...
 
     def end_writing(self) -> None:
         """Tell the peer that nothing more comes."""
+        ...
 
     def close(self) -> None:
         """Close; whoever waits on the stream is woken and sees its end."""
+        ...
 
     def reset(self) -> None:
         """Close so that the peer notices that something broke, as far as the stream can say that."""
+        ...
 
 
 class SocketStream:
@@ -137,6 +146,85 @@ class SocketStream:
 
     def __repr__(self) -> str:
         return "<SocketStream closed>" if self._closed else f"<SocketStream {describe(self._socket)}>"
+
+
+class PipeStream:
+    """The ends of two pipes: one to receive from, one to send to; either may be None. It owns them."""
+
+    __slots__ = ("_receiving", "_sending", "here", "peer")
+
+    def __init__(self, receiving: int | None, sending: int | None) -> None:
+        # As file objects, so that a stream which is forgotten does not leave its descriptors open.
+        self._receiving = None if receiving is None else open(receiving, "rb", buffering=0)  # noqa: SIM115
+        self._sending = None if sending is None else open(sending, "wb", buffering=0)  # noqa: SIM115
+        for end in (self._receiving, self._sending):
+            if end is not None:
+                os.set_blocking(end.fileno(), False)
+        self.peer: tuple[str, int] | None = None
+        self.here: tuple[str, int] | None = None
+
+    async def receive(self, max_bytes: int) -> bytes:
+        while True:
+            if self._receiving is None:
+                return b""
+            try:
+                await trio.lowlevel.wait_readable(self._receiving)
+            except trio.ClosedResourceError:
+                return b""
+            data = self.receive_nowait(max_bytes)
+            if data is not None:
+                return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """What is there to be received: ``b""`` at the end, None while there is nothing."""
+        if self._receiving is None:
+            return b""
+        try:
+            return os.read(self._receiving.fileno(), max_bytes)
+        except BlockingIOError:
+            return None
+
+    def send_nowait(self, data: bytes | bytearray) -> int:
+        if self._sending is None:
+            return -1
+        try:
+            return os.write(self._sending.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return -1  # EPIPE: whoever reads there has ended, or does not want to know
+
+    async def send_some(self, data: bytes | bytearray) -> int:
+        while not (sent := self.send_nowait(data)):
+            if self._sending is None:
+                return -1
+            try:
+                await trio.lowlevel.wait_writable(self._sending)
+            except trio.ClosedResourceError:
+                return -1
+        return sent
+
+    def peer_half_closed(self) -> bool:
+        return False
+
+    def peer_gone(self) -> bool:
+        return self._receiving is None and self._sending is None
+
+    def end_writing(self) -> None:
+        end, self._sending = self._sending, None
+        if end is not None:
+            trio.lowlevel.notify_closing(end)
+            end.close()
+
+    def close(self) -> None:
+        self.end_writing()
+        end, self._receiving = self._receiving, None
+        if end is not None:
+            trio.lowlevel.notify_closing(end)
+            end.close()
+
+    def reset(self) -> None:
+        self.close()
 
 
 class TrioStream:

@@ -9,7 +9,7 @@ from gateways.cli.loading import LoadError, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from typing import Any
 
     from gateways import Application, Listen, Roles
@@ -54,7 +54,7 @@ def load_or_explain(name: str) -> "Application | None":
 
 
 @asynccontextmanager
-async def starting(app: "Application") -> "AsyncIterator[Roles]":
+async def starting(app: "Application") -> "AsyncGenerator[Roles, None]":
     """An application that raises StartupFailed for whatever goes wrong while it starts."""
     async with AsyncExitStack() as stack:
         try:
@@ -79,8 +79,6 @@ def run(
         nonlocal started
         started = True
         on_start(addresses)
-        if os.geteuid() == 0:
-            say("warning: running as root; whoever finds a hole in the application owns the machine")
 
     try:
         launch.run(app, bind=bind, on_start=report, **settings)

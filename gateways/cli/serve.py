@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _EPILOG = """\
-PROTOCOL is fastcgi or scgi, WHERE is unix:/path, host:port, [v6]:port, fd:N or systemd[:name].
+WHERE is unix:/path, host:port, [v6]:port, fd:N or systemd[:name]. A wrong PROTOCOL is told which there are.
 Every flag has an environment variable, GATEWAYS_MOUNT for --mount and so on; flags win.
 Exit status: 0 (also after SIGTERM), 1 cannot bind, 2 usage, 3 the application did not start, 4 cannot import it.
 
@@ -90,3 +90,5 @@ def _announce(name: str, addresses: list[str]) -> None:
     for address in addresses:
         say(f"  {address}")
     say("stop with Ctrl-C")
+    if os.geteuid() == 0:
+        say("warning: running as root; whoever finds a hole in the application owns the machine")

@@ -92,9 +92,7 @@ def from_environment(
     return found
 
 
-def _flags(
-    parser: argparse.ArgumentParser, action: argparse.Action, flag: str, name: str, value: str
-) -> "list[str]":
+def _flags(parser: argparse.ArgumentParser, action: argparse.Action, flag: str, name: str, value: str) -> "list[str]":
     if action.nargs != 0:
         values = value.split() if isinstance(action.default, list) else [value]
         return [f"{flag}={each}" for each in values]

@@ -30,12 +30,14 @@ from gateways.fastcgi.server import ServerConnection as ServerConnection
 from gateways.fastcgi.wire import dissect as dissect
 
 if TYPE_CHECKING:
+    from gateways.fastcgi.transport import call as call
     from gateways.fastcgi.transport import serve as serve
+    from gateways.fastcgi.transport import serve_stream as serve_stream
 
-__all__ = ["ClientConnection", "ServerConnection", "dissect", "serve"]
+__all__ = ["ClientConnection", "ServerConnection", "call", "dissect", "serve", "serve_stream"]
 
 #: public name -> the module that has it, loaded when first asked for: the protocol alone needs no trio
-_LAZY = {"serve": "gateways.fastcgi.transport"}
+_LAZY = dict.fromkeys(("call", "serve", "serve_stream"), "gateways.fastcgi.transport")
 
 
 def __getattr__(name: str) -> object:

@@ -56,6 +56,9 @@ class ClientConnection:
     FCGI_CANT_MPX_CONN, else 502.
     """
 
+    #: The stream_id of a first request; 0 is the connection's own (section 3.3).
+    first_id = 1
+
     def __init__(self, *, limits: Limits | None = None) -> None:
         #: Whether another request can follow: each one so far kept the connection and ended cleanly.
         self.reusable = True

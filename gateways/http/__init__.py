@@ -5,16 +5,17 @@ It lets a newcomer see a handler in a browser without a web server. It is no pro
 
 from __future__ import annotations
 
+from gateways.http.client import ClientConnection
 from gateways.http.server import ServerConnection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gateways.http.transport import serve
+    from gateways.http.transport import serve, serve_stream
 
-__all__ = ["ServerConnection", "serve"]
+__all__ = ["ClientConnection", "ServerConnection", "serve", "serve_stream"]
 
 #: Public names that cost trio to load, and where they are.
-_LAZY = {"serve": "gateways.http.transport"}
+_LAZY = dict.fromkeys(("serve", "serve_stream"), "gateways.http.transport")
 
 
 def __getattr__(name: str) -> object:

@@ -10,7 +10,7 @@ from gateways._net import serving
 from gateways._net.stream import AnyStream
 from gateways.http.server import ServerConnection
 
-__all__ = ["PROTOCOL", "serve"]
+__all__ = ["PROTOCOL", "serve", "serve_stream"]
 
 
 def _connect(stream: AnyStream, *, limits: Limits, roles: Sequence[str], strict: bool) -> ServerConnection:
@@ -27,3 +27,6 @@ PROTOCOL = serving.Protocol("http", _connect)
 
 #: Serve an application over HTTP: :func:`gateways._net.serving.serve` with the protocol filled in.
 serve = partial(serving.serve, PROTOCOL)
+
+#: The same on one connection that exists already: :func:`gateways._net.serving.serve_stream`.
+serve_stream = partial(serving.serve_stream, PROTOCOL)

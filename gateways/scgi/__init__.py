@@ -7,12 +7,12 @@ from gateways.scgi.server import ServerConnection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gateways.scgi.transport import serve
+    from gateways.scgi.transport import call, serve, serve_stream
 
-__all__ = ["ClientConnection", "ServerConnection", "serve"]
+__all__ = ["ClientConnection", "ServerConnection", "call", "serve", "serve_stream"]
 
 #: Public names that cost trio to load, and where they are.
-_LAZY = {"serve": "gateways.scgi.transport"}
+_LAZY = dict.fromkeys(("call", "serve", "serve_stream"), "gateways.scgi.transport")
 
 
 def __getattr__(name: str) -> object:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from gateways._model.limits import Limits
-from gateways._net import serving
+from gateways._net import calling, serving
 from gateways._net.stream import AnyStream
+from gateways.scgi.client import ClientConnection
 from gateways.scgi.server import ServerConnection
 
-__all__ = ["PROTOCOL", "serve"]
+__all__ = ["CLIENT", "PROTOCOL", "call", "serve", "serve_stream"]
 
 
 def _connect(stream: AnyStream, *, limits: Limits, roles: Sequence[str], strict: bool) -> ServerConnection:
@@ -21,3 +22,11 @@ PROTOCOL = serving.Protocol("scgi", _connect)
 
 #: Serve an application over SCGI: :func:`gateways._net.serving.serve` with the protocol filled in.
 serve = partial(serving.serve, PROTOCOL)
+
+#: The same on one connection that exists already: :func:`gateways._net.serving.serve_stream`.
+serve_stream = partial(serving.serve_stream, PROTOCOL)
+
+CLIENT = calling.Client(ClientConnection, needs_length=True)
+
+#: Have an application answer over SCGI: :func:`gateways._net.calling.call` with the client filled in.
+call = partial(calling.call, CLIENT)

@@ -79,9 +79,12 @@ class Exchange:
         return values[0] if values else None
 
 
-def make(body: bytes = b"", *, protocol: str = "cgi", rules: Rules | None = None, **variables: str) -> Request:
+def make(
+    *pairs: tuple[str, str], body: bytes = b"", protocol: str = "cgi", rules: Rules | None = None, **variables: str
+) -> Request:
     """A Request with these meta-variables; REQUEST_METHOD is GET unless given."""
-    return Request({"REQUEST_METHOD": "GET", **variables}, body, protocol=protocol, rules=rules)
+    sent = [("REQUEST_METHOD", "GET"), *pairs, *variables.items()]
+    return Request(sent, body, protocol=protocol, rules=rules)
 
 
 def ask(

@@ -90,6 +90,9 @@ REQUESTS: dict[str, Callable[[], object]] = {
 }
 
 
+ALL = {**RESPONSES, **REQUESTS}
+
+
 def refused(attempt: Callable[[], object]) -> bool:
     """Whether an attempt ends in one of the errors that it should end in."""
     try:
@@ -101,4 +104,4 @@ def refused(attempt: Callable[[], object]) -> bool:
 
 def survivors() -> list[str]:
     """What was not refused."""
-    return [what for what, attempt in {**RESPONSES, **REQUESTS}.items() if not refused(attempt)]
+    return [what for what, attempt in ALL.items() if not refused(attempt)]

@@ -1,4 +1,7 @@
-"""CGI/1.1 (RFC 3875), the rules that the model meets by itself; C18 to C22, C41, C43 and C44 are for script and host."""
+"""CGI/1.1 (RFC 3875), the rules that the model meets by itself.
+
+C18 to C22, C41, C43 and C44 are for the script and the host.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def test_C02_no_length_is_no_body() -> None:
 
 
 def test_C02_no_more_is_read_than_the_length_says() -> None:
-    request = make(b"12345 and the next request", CONTENT_LENGTH="5")
+    request = make(body=b"12345 and the next request", CONTENT_LENGTH="5")
     assert drive(request.body.read()) == b"12345"
 
 
@@ -42,7 +45,7 @@ def test_C02_a_length_that_is_not_digits_is_400(value: str) -> None:
 
 
 def test_C03_a_type_that_was_not_sent_is_none() -> None:
-    assert make(b"{}", CONTENT_LENGTH="2").content_type is None
+    assert make(body=b"{}", CONTENT_LENGTH="2").content_type is None
     assert make(CONTENT_TYPE="a/b; c=D").content_type == "a/b; c=D"
 
 
@@ -102,7 +105,7 @@ def test_C12_server_protocol_has_no_case_and_may_be_included_or_another(protocol
 
 def test_C13_the_script_uri() -> None:
     sent = {"SCRIPT_NAME": "/a b", "PATH_INFO": "/c?d=é;x", "QUERY_STRING": "q=1", "SERVER_NAME": "h", "HTTPS": "on"}
-    assert make(**sent, SERVER_PORT="8443").url == "https://h:8443/a%20b/c%3Fd=%C3%A9;x?q=1"
+    assert make(*sent.items(), SERVER_PORT="8443").url == "https://h:8443/a%20b/c%3Fd=%C3%A9;x?q=1"
     assert quote("%") == "%25"
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
@@ -174,7 +174,7 @@ def test_an_application_may_be_a_function_that_makes_a_context_manager() -> None
     life: list[str] = []
 
     @asynccontextmanager
-    async def app() -> AsyncIterator[Handler]:
+    async def app() -> AsyncGenerator[Handler]:
         life.append("started")
         try:
             yield native
@@ -257,9 +257,9 @@ def test_a_coroutine_that_waits_without_a_loop_is_closed_and_an_error_says_so() 
 def test_resumed_goes_on_under_trio_with_a_coroutine_that_was_stepped_by_hand() -> None:
     async def steps() -> list[int]:
         done = [1]
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         done.append(2)
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         return [*done, 3]
 
     async def main() -> tuple[list[int], int]:
@@ -295,12 +295,35 @@ def test_resumed_passes_cancellation_and_errors_both_ways() -> None:
     assert seen == ["cancelled"]
 
 
+def test_resumed_throws_into_the_coroutine_what_the_loop_throws() -> None:
+    seen: list[BaseException] = []
+
+    async def waits() -> str:
+        try:
+            await Wait()
+        except KeyError as error:
+            seen.append(error)
+        return str(await Wait())
+
+    async def resume() -> str:
+        coroutine = waits()
+        return str(await Resumed(coroutine, coroutine.send(None)))
+
+    error = KeyError("thrown")
+    outer = resume()
+    assert outer.send(None) == "trap"
+    assert outer.throw(error) == "trap"
+    assert seen == [error]
+    with pytest.raises(StopIteration, match="sent"):
+        outer.send("sent")
+
+
 def test_resumed_runs_its_steps_in_the_context_that_it_is_given() -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outer")
 
     async def reads() -> list[str]:
         variable.set("inner")
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         return [variable.get()]
 
     async def main() -> tuple[list[str], str]:

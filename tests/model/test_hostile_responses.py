@@ -20,7 +20,7 @@ from gateways._model.dialects.cgi import parse_head
 from gateways._model.headers import INTERNAL
 from gateways._model.policy import respond
 from tests.model.memory import RUNNERS, MemorySink, Run, answering, ask, make, raising, under_trio
-from tests.model.refusals import REQUESTS, RESPONSES, refused, survivors
+from tests.model.refusals import ALL, RESPONSES, refused, survivors
 
 Send = Callable[[str | bytes], Awaitable[None]]
 
@@ -271,9 +271,9 @@ def test_R28_empty_pieces_are_not_written() -> None:
     assert sink.writes == [b"1", b"2"]
 
 
-@pytest.mark.parametrize("what", {**RESPONSES, **REQUESTS})
+@pytest.mark.parametrize("what", ALL)
 def test_R29_every_refusal_is_one(what: str) -> None:
-    assert refused({**RESPONSES, **REQUESTS}[what])
+    assert refused(ALL[what])
 
 
 def test_R29_all_checks_are_active_under_python_O() -> None:
@@ -299,12 +299,13 @@ def test_R30_no_text_with_CR_or_LF_can_become_part_of_a_head() -> None:
     """The row is about Gemini's meta line, whose dialect is not built yet. What it will be made of is a Response,
     and no part of one that goes into a head takes CR or LF.
     """
+    makers: list[Callable[[str], Response]] = [
+        lambda text: Response(content_type=text),
+        lambda text: Response(headers={"X": text}),
+        lambda text: Response.redirect(text),
+        lambda text: Response.authorize(X=text),
+    ]
     for text in ("a\rb", "a\nb", "a\r\nb"):
-        for attempt in (
-            lambda text=text: Response(content_type=text),
-            lambda text=text: Response(headers={"X": text}),
-            lambda text=text: Response.redirect(text),
-            lambda text=text: Response.authorize(X=text),
-        ):
+        for maker in makers:
             with pytest.raises(ValueError, match="CR, LF or NUL"):
-                attempt()
+                maker(text)

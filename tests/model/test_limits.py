@@ -36,6 +36,7 @@ def test_defaults_are_those_that_were_promised() -> None:
 
 def test_every_field_says_what_it_limits() -> None:
     assert all(meaning for _, meaning in FIELDS.values())
+    assert Limits.fields() == FIELDS
 
 
 def test_one_field_is_changed_and_the_others_keep_their_default() -> None:

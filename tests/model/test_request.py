@@ -104,7 +104,7 @@ def test_cookies_the_first_of_a_name_counts() -> None:
     ],
 )
 def test_url_is_what_the_server_tells_of_it(variables: dict[str, str], url: str) -> None:
-    assert make(**variables).url == url
+    assert make(*variables.items()).url == url
 
 
 @pytest.mark.parametrize("port", ["", "x", "+80", "٣", "123456", "-1"])
@@ -166,7 +166,7 @@ def test_mounted_wants_a_slash() -> None:
 
 
 def test_mounted_is_a_copy_that_shares_body_and_log() -> None:
-    request = make(b"body", PATH_INFO="/a/b", QUERY_STRING="x=1", HTTP_COOKIE="c=1")
+    request = make(body=b"body", PATH_INFO="/a/b", QUERY_STRING="x=1", HTTP_COOKIE="c=1")
     query, cookies = request.query, request.cookies
     inner = request.mounted("/a")
     assert inner is not None
@@ -202,8 +202,8 @@ def test_mounted_keeps_the_path(info: str, prefix: str) -> None:
 
 def test_X01_requests_are_equal_whatever_carried_them() -> None:
     """The same request over FastCGI, SCGI and CGI; what a protocol must add does not tell them apart."""
-    one = make(b"x", protocol="fastcgi", PATH_INFO="/a", REMOTE_PORT="1", SERVER_SOFTWARE="lighttpd/1.4.69", X="")
-    two = make(b"x", protocol="scgi", PATH_INFO="/a", REMOTE_PORT="2", GATEWAY_INTERFACE="CGI/1.1")
+    one = make(body=b"x", protocol="fastcgi", PATH_INFO="/a", REMOTE_PORT="1", SERVER_SOFTWARE="lighttpd/1.4.69", X="")
+    two = make(body=b"x", protocol="scgi", PATH_INFO="/a", REMOTE_PORT="2", GATEWAY_INTERFACE="CGI/1.1")
     three = Request([("PATH_INFO", "/a"), ("HTTP_PROXY", "evil"), ("REQUEST_METHOD", "GET")], b"x")
     assert one == two == three
     assert one != "a request"
@@ -214,17 +214,17 @@ def test_X01_requests_are_equal_whatever_carried_them() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        make(b"y", PATH_INFO="/a"),
-        make(b"x", PATH_INFO="/b"),
-        make(b"x", PATH_INFO="/a", REQUEST_METHOD="POST"),
-        make(b"x", PATH_INFO="/a", HTTP_X="1"),
-        make(b"x", SCRIPT_NAME="/a"),
+        make(body=b"y", PATH_INFO="/a"),
+        make(body=b"x", PATH_INFO="/b"),
+        make(body=b"x", PATH_INFO="/a", REQUEST_METHOD="POST"),
+        make(body=b"x", PATH_INFO="/a", HTTP_X="1"),
+        make(body=b"x", SCRIPT_NAME="/a"),
         Request({"REQUEST_METHOD": "GET", "PATH_INFO": "/a"}, b"x", role="filter"),
-        Request({"REQUEST_METHOD": "GET", "PATH_INFO": "/a"}, b"x", data=b"z"),
+        Request({"REQUEST_METHOD": "GET", "PATH_INFO": "/a"}, b"x", data=in_memory(b"z", None)),
     ],
 )
 def test_requests_that_a_handler_can_tell_apart_are_not_equal(other: Request) -> None:
-    assert make(b"x", PATH_INFO="/a") != other
+    assert make(body=b"x", PATH_INFO="/a") != other
 
 
 def test_bodies_that_are_not_in_memory_are_equal_to_themselves_only() -> None:

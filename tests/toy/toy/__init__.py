@@ -6,6 +6,6 @@ this folder; nothing in ``gateways`` knows of it.
 
 from tests.toy.toy.client import ClientConnection
 from tests.toy.toy.server import ServerConnection
-from tests.toy.toy.transport import serve
+from tests.toy.toy.transport import serve, serve_stream
 
-__all__ = ["ClientConnection", "ServerConnection", "serve"]
+__all__ = ["ClientConnection", "ServerConnection", "serve", "serve_stream"]

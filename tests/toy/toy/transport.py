@@ -17,3 +17,4 @@ def _connect(stream: AnyStream, *, limits: Limits, roles: Sequence[str], strict:
 
 PROTOCOL = serving.Protocol("toy", _connect)
 serve = partial(serving.serve, PROTOCOL)
+serve_stream = partial(serving.serve_stream, PROTOCOL)

@@ -1,0 +1,176 @@
+"""``gateways dev APP``: an application in a browser, over the protocol of your choice.
+
+The HTTP front end is one more protocol of this process. With ``--via`` the request goes on from there over a private
+unix socket, or to a subprocess for CGI, and so takes the way it will take in production.
+"""
+
+import argparse
+import os
+import sys
+from contextlib import asynccontextmanager
+
+import gateways
+from gateways.cli.errorpage import is_meta_variable, showing_errors
+from gateways.cli.loading import folder_of
+from gateways.cli.running import (
+    CANNOT_BIND,
+    CANNOT_IMPORT,
+    USAGE,
+    configure_logging,
+    load_or_explain,
+    run,
+    say,
+    starting,
+)
+from gateways.cli.settings import add_app
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from gateways import Application, Handler
+
+__all__ = ["main"]
+
+_EPILOG = """\
+  gateways dev app.py --via fastcgi --reload
+"""
+
+#: A stopping server waits this many seconds for running requests: a page that is for ever streaming holds up a reload.
+_GRACE = 1.0
+
+
+def main(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
+    """Serve until a signal says stop; the exit status. Started as a CGI script, answer that one request."""
+    _add_arguments(parser)
+    options = parser.parse_args(arguments)
+    as_script = "GATEWAY_INTERFACE" in os.environ
+    if options.reload and not as_script:
+        return _reloading(options)
+    app = load_or_explain(options.app)
+    if app is None:
+        return CANNOT_IMPORT
+    shown = showing_errors(starting(app))
+    if as_script:
+        gateways.cgi.run(shown, mount=options.mount)
+        return 0
+    configure_logging(access=True)
+    address = f"[{options.host}]:{options.port}" if ":" in options.host else f"{options.host}:{options.port}"
+    return run(
+        options.app,
+        _way_to(shown, options),
+        bind=[gateways.Listen(f"http:{address}", allow_public=options.allow_public)],
+        limits=gateways.Limits(shutdown_grace=_GRACE),
+        # On the way to another process or socket the mount is for the other end to see to.
+        mount=None if options.via else options.mount,
+        on_start=lambda addresses: _announce(options, addresses),
+    )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
+    add_app(parser)
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="listen there (default 127.0.0.1)")
+    add("--port", type=_port, default=8000, metavar="N", help="listen there (default 8000); 0 takes any free one")
+    add("--via", choices=["fastcgi", "scgi", "cgi"], help="let requests travel over this protocol on their way")
+    add("--mount", metavar="/PATH", help="the path below which the application lives")
+    add("--reload", action="store_true", help="start again when a .py file changes (needs watchfiles)")
+    add("--allow-public", action="store_true", help="listen on addresses that other machines can reach")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"not a port: {text!r}")
+    return int(text)
+
+
+def _announce(options: argparse.Namespace, addresses: list[str]) -> None:
+    say(f"gateways {gateways.__version__} showing {options.app}; for development, not for production")
+    via = f" (via {options.via})" if options.via else ""
+    for address in addresses:
+        say(f"  http://{address.partition(':')[2]}{(options.mount or '').rstrip('/')}/{via}")
+    say("stop with Ctrl-C")
+
+
+# --- the ways
+
+
+def _way_to(shown: "Application", options: argparse.Namespace) -> "Application":
+    if options.via is None:
+        return shown
+    if options.via == "cgi":
+        # The environment of this process, as with every other way, but nothing in it that would pass for the client's.
+        environ = {name: value for name, value in os.environ.items() if not is_meta_variable(name)}
+        return gateways.cgi.script(*_script_command(options), cwd=os.getcwd(), environ=environ)
+    return _over_socket(shown, options.via, options.mount)
+
+
+@asynccontextmanager
+async def _over_socket(shown: "Application", protocol: str, mount: "str | None") -> "AsyncGenerator[Handler, None]":
+    """A handler that hands requests on to the application over a socket nobody else can reach."""
+    from functools import partial
+    from tempfile import TemporaryDirectory
+
+    import trio
+
+    with TemporaryDirectory(prefix="gateways-") as folder:
+        address = f"{protocol}:unix:{folder}/dev.sock"
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(gateways.serve, shown, address, mount=mount))
+            yield gateways.forward(address)
+            nursery.cancel_scope.cancel()
+
+
+def _script_command(options: argparse.Namespace) -> list[str]:
+    """Ourselves as a CGI script; the flags come before APP, for under CGI nothing after it is read."""
+    return [sys.executable, "-m", "gateways", "dev", *_mount_flag(options), options.app]
+
+
+# --- reloading
+
+
+def _reloading(options: argparse.Namespace) -> int:
+    """Run the server as a child, started anew whenever a .py file below the application's folder changes."""
+    try:
+        import watchfiles
+    except ModuleNotFoundError:
+        say("gateways: --reload needs watchfiles; install it with: pip install 'gateways[reload]'")
+        return USAGE
+    import logging
+    import shlex
+
+    try:
+        port = options.port or _free_port(options.host)
+    except OSError as error:
+        say(f"gateways: cannot listen on {options.host}: {error.strerror}")
+        return CANNOT_BIND
+    flags = [f"--host={options.host}", f"--port={port}"]
+    flags += [f"--via={options.via}"] if options.via else []
+    flags += _mount_flag(options)
+    flags += ["--allow-public"] if options.allow_public else []
+    # Bytecode is told from its source by whole seconds and size: too coarse for one who edits fast.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    logging.getLogger("watchfiles").setLevel(logging.ERROR)  # its view of our child is not for the user
+    watchfiles.run_process(
+        folder_of(options.app),
+        target=shlex.join([sys.executable, "-m", "gateways", "dev", *flags, options.app]),
+        target_type="command",
+        watch_filter=watchfiles.PythonFilter(),
+        callback=lambda changes: say(f"changed: {', '.join(sorted({path for _, path in changes}))}"),
+    )
+    return 0
+
+
+def _free_port(host: str) -> int:
+    """A port that nobody listens on, so that it stays the same from child to child."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _mount_flag(options: argparse.Namespace) -> list[str]:
+    return [] if options.mount is None else [f"--mount={options.mount}"]
