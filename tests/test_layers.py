@@ -42,6 +42,9 @@ IMPURE = {
 }  # fmt: skip
 PURE_FLOORS = {"model", "events", "pure"}
 
+#: The files of a protocol that join it to the engine: its sockets, and the programs that the host of CGI runs.
+ON_THE_ENGINE = {"transport", "host"}
+
 #: A CGI script reads and writes its own descriptors, and the host of CGI scripts starts processes: their whole point.
 DOES_IO = {"gateways.cgi.guest", "gateways.cgi.host"}
 
@@ -82,7 +85,7 @@ class Tree:
         if module in self.protocols:
             return "protocol"
         if package in self.protocols:
-            return "transport" if module == f"{package}.transport" else "pure"
+            return "transport" if parts[-1] in ON_THE_ENGINE else "pure"
         return "tool"
 
     def loaded(self, name: str) -> str:

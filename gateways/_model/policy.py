@@ -68,7 +68,8 @@ def decide(
 
     ``size`` is the length of its body in bytes where that is known. The bodies of answers to HEAD and of 204 and
     304 are dropped here and nowhere else (HAProxy answers 502 to a surplus one). Raises LocalProtocolError for a
-    Content-Length that contradicts the body, for a header field that only ``allowed`` may unlock, and for a head of
+    Content-Length that contradicts the body, for a header field that only ``allowed`` may unlock, for a Location
+    that would be a local redirect (RFC 3875 section 6.2.2: Apache answers with another page then), and for a head of
     more than ``max_head`` bytes.
     """
     bodiless = response.status in (204, 304)
@@ -85,6 +86,8 @@ def decide(
             continue  # the same as a field that is not sent (RFC 3875 section 6.3)
         if lower in INTERNAL and lower not in allowed:
             raise LocalProtocolError(f"{name} makes a web server send files: allow it by name for this listener")
+        if lower == "location" and response.status == 200:
+            raise LocalProtocolError("a Location wants a status of its own: 201, or one that redirects")
         if lower == "content-length":
             length = int(value)
             # An answer to HEAD, and a 304, may announce the length of a body that they were not given.

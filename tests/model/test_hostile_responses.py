@@ -18,7 +18,7 @@ import gateways
 from gateways import Limits, LocalProtocolError, Reject, RemoteProtocolError, Response
 from gateways._model.dialects.cgi import parse_head
 from gateways._model.headers import INTERNAL
-from gateways._model.policy import respond
+from gateways._model.policy import decide, respond
 from tests.model.memory import RUNNERS, MemorySink, Run, answering, ask, make, raising, under_trio
 from tests.model.refusals import ALL, RESPONSES, refused, survivors
 
@@ -91,6 +91,12 @@ def test_R09_a_redirect_always_says_its_status() -> None:
 
 def test_R09_a_location_without_a_status_is_read_as_302() -> None:
     assert parse_head(b"Location: http://h/\n\n", 100) == (302, "Found", (("Location", "http://h/"),), 21)
+
+
+def test_R10_a_location_with_status_200_is_refused() -> None:
+    """Apache would answer with the page at that path, in the name of the client (RFC 3875 section 6.2.2)."""
+    with pytest.raises(LocalProtocolError, match="a status of its own"):
+        decide(Response("", headers=[("Location", "/elsewhere")]), "GET", size=0)
 
 
 @pytest.mark.parametrize("location", ["/x", "http://h/x"])
