@@ -14,18 +14,18 @@ import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, unquote, urlencode
 
 import attrs
 import trio
 import trio.testing
 
-from gateways import Application, Headers, Limits, LocalProtocolError, Reject, RemoteProtocolError, Started
+from gateways import Application, Headers, Limits, Reject, RemoteProtocolError, Started
 from gateways.events import (
     BodyReceived,
     ClientConnection,
@@ -41,6 +41,7 @@ __all__ = ["Result", "Server", "call", "serving", "variables"]
 
 Fields = Mapping[str, str] | Iterable[tuple[str, str]]
 RequestBody = bytes | str | Iterable[bytes] | AsyncIterable[bytes]
+_Connect = Callable[[], Awaitable[trio.abc.Stream]]
 
 _RECEIVE = 65_536
 #: What a path in a request may hold without being encoded; "%" because it may be encoded already.
@@ -112,11 +113,9 @@ async def call(
                 role=role,
                 data=data,
             )
-        except RemoteProtocolError:
-            if not (raise_errors and server.errors):
-                raise
-    if raise_errors and server.errors:
-        raise server.errors[0]
+        finally:
+            if raise_errors and server.errors:
+                raise server.errors[0]
     return result
 
 
@@ -144,13 +143,9 @@ async def serving(
     module = import_module(f"gateways.{protocol}") if isinstance(protocol, str) else protocol
     journal = _Journal()
     options = {"limits": limits, "mount": mount, "quirks": quirks, "log": journal.logger}
-    if over == "memory":
-        carrier = _in_memory(app, module, options)
-    elif over in ("unix", "tcp"):
-        carrier = _on_socket(app, module, options, over)
-    else:
-        raise ValueError(f'an application is served over "memory", "unix" or "tcp", not {over!r}')
-    async with carrier as (address, connect):
+    if over not in _CARRIERS:
+        raise ValueError(f"an application is served over {', '.join(_CARRIERS)}, not {over!r}")
+    async with _CARRIERS[over](app, module, options) as (address, connect):
         server = Server(module, address, connect, limits or Limits(), journal.errors)
         try:
             yield server
@@ -165,7 +160,7 @@ class Server:
         self,
         module: ModuleType,
         address: str | None,
-        connect: Callable[[], Awaitable[trio.abc.Stream]],
+        connect: _Connect,
         limits: Limits,
         errors: list[Exception],
     ) -> None:
@@ -215,18 +210,26 @@ class Server:
         Raises RemoteProtocolError when the connection ends without an answer, LocalProtocolError for what the protocol
         cannot carry. Cancelled, it closes the connection, as a client does who has left.
         """
-        pieces = [body.encode()] if isinstance(body, str) else [body] if isinstance(body, bytes) else body
-        length = len(pieces[0]) if isinstance(pieces, list) and isinstance(body, bytes | str) else None
+        if isinstance(body, str):
+            body = body.encode()
         pairs = variables(
-            method, path, query=query, headers=headers, cookies=cookies, length=length, environ=environ
+            method,
+            path,
+            query=query,
+            headers=headers,
+            cookies=cookies,
+            length=len(body) if isinstance(body, bytes) else None,
+            environ=environ,
         )
         client: ClientConnection = self._module.ClientConnection(limits=self._limits)
-        stream_id = getattr(client, "first_id", 0)
-        begin = client.send_request(stream_id, pairs, role=role)
         answer = _Answer()
+        upload = _Upload(
+            client, [body] if isinstance(body, bytes) else body, data if role == "filter" else None, answer
+        )
+        begin = client.send_request(upload.stream_id, pairs, role=role)
         stream = await self.connect()
         async with stream, _open_nursery() as nursery:
-            nursery.start_soon(_send, stream, _frames(client, stream_id, begin, pieces, role, data))
+            nursery.start_soon(upload.send, stream, begin)
             await _receive(stream, client, answer)
             nursery.cancel_scope.cancel()  # an answer may come before the end of its request
         self._streams.remove(stream)
@@ -267,35 +270,33 @@ def variables(
         ("SCRIPT_NAME", ""),
         ("PATH_INFO", unquote(target, errors="surrogateescape")),
         ("QUERY_STRING", query),
-        *_header_variables(headers, cookies, length),
+        *_header_variables(headers, cookies, length).items(),
     ]
     environ = environ or {}
     pairs = [(name, value) for name, value in pairs if name not in environ]
     return (*pairs, *((name, value) for name, value in environ.items() if value is not None))
 
 
-def _header_variables(
-    headers: Fields, cookies: Mapping[str, str] | None, length: int | None
-) -> Iterator[tuple[str, str]]:
-    """Header fields as variables (RFC 3875 section 4.1.18), those that a request cannot do without included."""
+def _header_variables(headers: Fields, cookies: Mapping[str, str] | None, length: int | None) -> dict[str, str]:
+    """Header fields as variables, repeats joined (RFC 3875 section 4.1.18); those that a request needs are added."""
     given = [(name.upper().replace("-", "_"), value) for name, value in _items(headers)]
-    names = {name for name, _ in given}
-    if "HOST" not in names:
-        yield "HTTP_HOST", "localhost"
-    if "CONTENT_LENGTH" not in names:
-        if length:
-            yield "CONTENT_LENGTH", str(length)
-        elif length is None:
-            # As a web server announces a body that it passes on while it comes in.
-            yield "HTTP_TRANSFER_ENCODING", "chunked"
+    given += [("COOKIE", f"{name}={value}") for name, value in (cookies or {}).items()]
+    found: dict[str, str] = {}
     for name, value in given:
-        yield name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}", value
-    if cookies:
-        yield "HTTP_COOKIE", "; ".join(f"{name}={value}" for name, value in cookies.items())
+        variable = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
+        separator = "; " if name == "COOKIE" else ", "
+        found[variable] = f"{found[variable]}{separator}{value}" if variable in found else value
+    found.setdefault("HTTP_HOST", "localhost")
+    if length:
+        found.setdefault("CONTENT_LENGTH", str(length))
+    elif length is None and "CONTENT_LENGTH" not in found:
+        # As a web server announces a body that it passes on while it comes in.
+        found["HTTP_TRANSFER_ENCODING"] = "chunked"
+    return found
 
 
 def _items(fields: Fields) -> Iterable[tuple[str, str]]:
-    return fields.items() if isinstance(fields, Mapping) else fields
+    return cast("Mapping[str, str]", fields).items() if isinstance(fields, Mapping) else fields
 
 
 # --- one request on a connection -------------------------------------------------------------------------------------
@@ -358,36 +359,127 @@ async def _receive(stream: trio.abc.Stream, client: ClientConnection, answer: _A
             answer.fail(RemoteProtocolError("the connection ended without an answer", status=502))
 
 
-async def _send(stream: trio.abc.Stream, frames: AsyncIterable[bytes]) -> None:
+class _Upload:
+    """A request on its way out: its body, and the file for the role "filter"."""
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        body: Iterable[bytes] | AsyncIterable[bytes],
+        data: bytes | None,
+        answer: _Answer,
+    ) -> None:
+        # FastCGI counts from 1.
+        self.stream_id: int = getattr(client, "first_id", 0)
+        self._client = client
+        self._body = body
+        self._data = data
+        self._answer = answer
+
+    async def send(self, stream: trio.abc.Stream, begin: bytes) -> None:
+        """Send it piece by piece. An application need not read all of it; its answer tells."""
+        try:
+            await stream.send_all(begin)
+            if isinstance(self._body, AsyncIterable):
+                async for piece in self._body:
+                    await stream.send_all(self._frame(piece))
+            else:
+                for piece in self._body:
+                    await stream.send_all(self._frame(piece))
+            await stream.send_all(self._end())
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            if isinstance(self._body, AsyncGenerator):  # it may not have come to its end
+                await self._body.aclose()
+
+    def _frame(self, piece: bytes) -> bytes:
+        # An authorizer has no body, not even an empty one; and nothing follows an answer.
+        return b"" if self._answer.over or not piece else self._client.send_body(self.stream_id, piece)
+
+    def _end(self) -> bytes:
+        if self._answer.over:
+            return b""
+        end = self._client.end_body(self.stream_id)
+        if self._data is not None:
+            filters: Any = self._client  # FastCGI alone has this role
+            end += filters.send_data(self.stream_id, self._data) + filters.end_data(self.stream_id)
+        return end
+
+
+# --- where the server is ---------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _in_memory(
+    app: Application, module: ModuleType, options: dict[str, Any]
+) -> AsyncGenerator[tuple[str | None, _Connect]]:
+    """Every connection is a pair of streams, whose far end the protocol serves."""
+    async with Started(app) as handler, _open_nursery() as nursery:
+
+        async def connect() -> trio.abc.Stream:
+            here, there = trio.testing.memory_stream_pair()
+            nursery.start_soon(partial(module.serve_stream, handler, there, **options))
+            await trio.lowlevel.checkpoint()
+            return here
+
+        yield None, connect
+
+
+@contextlib.asynccontextmanager
+async def _on_socket(
+    listen: str, app: Application, module: ModuleType, options: dict[str, Any]
+) -> AsyncGenerator[tuple[str | None, _Connect]]:
+    """A listening socket, as in production. "FOLDER" in its address is a new one."""
+    stop = trio.Event()
+    # Not the folder of a test: the path of a unix socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="gateways-") as folder:
+        listen = listen.replace("FOLDER", folder)
+        async with _open_nursery() as nursery:
+            [address] = await nursery.start(partial(module.serve, app, listen, stop=stop, **options))
+            yield address, partial(_connect_to, address)
+            stop.set()
+
+
+async def _connect_to(address: str) -> trio.abc.Stream:
+    if address.startswith("unix:"):
+        return await trio.open_unix_socket(address.removeprefix("unix:"))
+    host, _, port = address.rpartition(":")
+    return await trio.open_tcp_stream(host, int(port))
+
+
+_CARRIERS: dict[str, Callable[..., contextlib.AbstractAsyncContextManager[tuple[str | None, _Connect]]]] = {
+    "memory": _in_memory,
+    "unix": partial(_on_socket, "unix:FOLDER/app.sock"),
+    "tcp": partial(_on_socket, "127.0.0.1:0"),
+}
+
+
+@contextlib.asynccontextmanager
+async def _open_nursery() -> AsyncGenerator[trio.Nursery]:
+    """A nursery that raises a single error as it is: a test expects AssertionError, not a group around it."""
     try:
-        async for frame in frames:
-            if frame:
-                await stream.send_all(frame)
-    except trio.BrokenResourceError:
-        pass  # an application need not read what it does not want; its answer tells
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except BaseExceptionGroup as group:
+        first, *others = group.exceptions
+        if others:
+            raise
+        raise first from first.__cause__
 
 
-async def _frames(
-    client: ClientConnection,
-    stream_id: int,
-    begin: bytes,
-    body: Iterable[bytes] | AsyncIterable[bytes],
-    role: str,
-    data: bytes,
-) -> AsyncGenerator[bytes]:
-    """A request in the pieces in which it is sent: what is in memory at once, what is not as it comes."""
-    if isinstance(body, list) and role != "filter":
-        whole = b"".join(body)
-        yield begin + (client.send_body(stream_id, whole) if whole else b"") + client.end_body(stream_id)
-        return
-    yield begin
-    if isinstance(body, AsyncIterable):
-        async for piece in body:
-            yield client.send_body(stream_id, piece)
-    else:
-        for piece in body:
-            yield client.send_body(stream_id, piece)
-    yield client.end_body(stream_id)
-    if role == "filter":
-        sender: Any = client  # only FastCGI has this role
-        yield sender.send_data(stream_id, data) + sender.end_data(stream_id)
+class _Journal(logging.Handler):
+    """Keeps what handlers raised, of all that the engine logs; the logger "gateways" gets everything as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[Exception] = []
+        self.logger = logging.Logger("gateways.testing", logging.WARNING)
+        self.logger.parent = logging.getLogger("gateways")
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        meant = isinstance(error, Reject) and error.status == 500
+        if isinstance(error, Exception) and not meant:
+            self.errors.append(error)

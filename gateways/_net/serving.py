@@ -24,7 +24,7 @@ from gateways._model.limits import Limits
 from gateways._model.quirks import REPAIRS
 from gateways._net.address import Listen, Listener, open_listeners
 from gateways._net.exchange import DeadlineExceeded, Exchange
-from gateways._net.stream import AnyStream, SocketStream
+from gateways._net.stream import AnyStream, SocketStream, TrioStream
 from gateways.events import (
     BodyEnded,
     BodyReceived,

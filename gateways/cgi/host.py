@@ -64,8 +64,9 @@ def script(
         raise ValueError("script() wants a program to run")
     parts = [os.fspath(part) for part in command]
     parts[0] = _find(parts[0])
-    file = next((part for part in reversed(parts) if os.path.isfile(part)), parts[0])
-    file = parts[parts.index(file)] = os.path.abspath(file)
+    # The arguments of an interpreter come before the script.
+    at = max((number for number, part in enumerate(parts) if os.path.isfile(part)), default=0)
+    file = parts[at] = os.path.abspath(parts[at])
     program = _Program(
         command=parts,
         cwd=os.path.abspath(os.path.dirname(file) if cwd is None else cwd),

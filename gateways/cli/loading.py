@@ -66,7 +66,8 @@ def _load_file(path: str) -> "ModuleType":
 
     path = os.path.abspath(path)
     if not os.path.isfile(path):
-        raise LoadError(f"there is no file {path}")
+        near = f"; did you mean {path}.py?" if os.path.isfile(f"{path}.py") else ""
+        raise LoadError(f"there is no file {path}{near}")
     _look_in(os.path.dirname(path))
     name = os.path.splitext(os.path.basename(path))[0]
     if name in sys.modules or name in sys.stdlib_module_names:
@@ -90,8 +91,7 @@ def _load_module(name: str) -> "ModuleType":
         # The module itself or a package it is in; anything else is missing inside the application.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        near = f"; did you mean {name}.py?" if os.path.isfile(f"{name}.py") else ""
-        raise LoadError(f"there is no module {error.name!r} in {os.getcwd()} or on the path{near}") from None
+        raise LoadError(f"there is no module {error.name!r} in {os.getcwd()} or on the path") from None
 
 
 def _suggestion(module: "ModuleType", target: str) -> str:

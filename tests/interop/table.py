@@ -1,28 +1,36 @@
-"""What the same handler is asked through every server and protocol, and what the servers themselves change about it.
+"""What one handler is asked through every server and protocol, and what the servers themselves change about it.
 
 ``REQUESTS`` is the one table of requests. ``DIFFERENCES`` names everything in which a request that a handler sees, or
-the answer that a client gets, is not the same behind a web server as it is behind our own HTTP front end, and why. The
-test holds both ways: what is not named here must not differ, and what is named must.
+the answer that a client gets, is not the same behind a web server as behind our own HTTP front end, and says why. The
+tests hold both ways: what is not named must not differ, and what is named must. ``BREAKS`` is the same for answers
+that break off.
 
 ``python -m tests.interop.table`` writes docs/differences.rst.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
 import attrs
 
 from tests.interop import site
+from tests.interop.configurations import CONFIGURATIONS
+
+# --- the requests ----------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class Asked:
-    """One request; its ``target`` is below the mount."""
+    """One request; its ``target`` is below the mount, except where "{mount}" says where that is."""
 
     name: str
-    target: str
+    target: str = "/"
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
-    #: bytes go with a Content-Length; a tuple is sent chunked, with ``slowly`` a pause after each chunk.
+    #: bytes are sent with a Content-Length; a tuple is sent chunked: in one write, or ``slowly``.
     body: bytes | tuple[bytes, ...] | None = None
     slowly: bool = False
     version: str = "1.1"
@@ -36,10 +44,12 @@ class Asked:
 
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
 _BINARY = ("Content-Type", "application/octet-stream")
+_SINCE = "Sun, 06 Nov 1994 08:49:37 GMT"
 
+#: What is asked. Whatever is no page of the site is answered with what the handler saw.
 REQUESTS = [
-    # paths; whatever is not a page of the site is answered by what the handler saw
-    Asked("root", "/"),
+    # paths
+    Asked("root"),
     Asked("path", "/a/b.txt"),
     Asked("trailing slash", "/a/"),
     Asked("no path", ""),
@@ -58,20 +68,21 @@ REQUESTS = [
     Asked("query", "/?x=1&y=%C3%A9&x=2"),
     Asked("empty query", "/?"),
     Asked("query without a name", "/?foo+bar%21+-x"),
-    Asked("odd query", "/?&&=&%zz&a=b=c;d?e/..//"),
-    Asked("NUL in the query", "/?%00"),
+    Asked("odd query", "/?&&=&a=b=c;d?e/..//"),
+    Asked("query that is not encoded", "/?%zz"),
     Asked("query that is no UTF-8", "/?x=%E9"),
+    Asked("NUL in the query", "/?%00"),
     Asked("plus in the query", "/?x=a+b%2B"),
     # methods
-    Asked("HEAD", "/", "HEAD"),
-    Asked("DELETE", "/", "DELETE"),
-    Asked("OPTIONS", "/", "OPTIONS"),
+    Asked("HEAD", method="HEAD"),
+    Asked("DELETE", method="DELETE"),
+    Asked("OPTIONS", method="OPTIONS"),
+    Asked("PROPFIND", method="PROPFIND"),
+    Asked("method of our own", method="FROBNICATE"),
+    Asked("HTTP/1.0", version="1.0"),
+    # bodies
     Asked("PUT", "/", "PUT", (_BINARY,), b"put"),
     Asked("PATCH", "/", "PATCH", (_BINARY,), b"patch"),
-    Asked("PROPFIND", "/", "PROPFIND"),
-    Asked("method of our own", "/", "FROBNICATE"),
-    Asked("HTTP/1.0", "/", version="1.0"),
-    # bodies
     Asked("POST", "/", "POST", (_FORM,), b"a=1&b=%C3%A9"),
     Asked("POST without a type", "/", "POST", (), b"text"),
     Asked("POST of nothing", "/", "POST", (_FORM,), b""),
@@ -81,57 +92,360 @@ REQUESTS = [
     Asked("chunked", "/", "POST", (_BINARY,), (b"one", b"two and three")),
     Asked("chunked, slow", "/", "POST", (_BINARY,), (b"one", b"two", b"three"), slowly=True),
     Asked("chunked, nothing", "/", "POST", (_BINARY,), ()),
+    Asked("chunked, 10 MiB", "/", "PUT", (_BINARY,), (site.BIG[:5_000_000], site.BIG[5_000_000:])),
     Asked("10 MiB up", "/", "PUT", (_BINARY,), site.BIG),
-    Asked("10 MiB up, chunked", "/", "PUT", (_BINARY,), (site.BIG[:5_000_000], site.BIG[5_000_000:])),
     # header fields
     Asked("type with parameters", "/", "POST", (("Content-Type", 'multipart/form-data; boundary="a b"'),), b"--a b--"),
-    Asked("type without a body", "/", "GET", (("Content-Type", "text/plain"),)),
-    Asked("cookie", "/", headers=(("Cookie", 'a=1; b="2 3"; a=4'),)),
-    Asked("two Cookie fields", "/", headers=(("Cookie", "a=1"), ("Cookie", "b=2"))),
-    Asked("repeated field", "/", headers=(("X-One", "a"), ("X-Two", "b"), ("X-One", "c, d"))),
-    Asked("UTF-8 field", "/", headers=(("X-Text", "Grüße, 世界"),)),
-    Asked("field that is no UTF-8", "/", headers=(("X-Text", "caf\udce9"),)),
-    Asked("quotes and tabs in a field", "/", headers=(("X-Text", 'a "b\\" \t c'),)),
-    Asked("long field", "/", headers=(("X-Long", "x" * 6000),)),
-    Asked("empty field", "/", headers=(("X-Empty", ""), ("X-Full", "1"))),
-    Asked("underscore in a name", "/", headers=(("X_Under", "1"), ("X-Under", "2"))),
-    Asked("Proxy", "/", headers=(("Proxy", "http://evil.test/"),)),
-    Asked("names of variables", "/", headers=(("Remote-Addr", "1.2.3.4"), ("Script-Name", "/x"), ("Https", "on"))),
-    Asked("credentials", "/", headers=(("Authorization", "Basic bTpt"),)),
-    Asked("bearer token", "/", headers=(("Authorization", "Bearer abc"),)),
-    Asked("another host", "/", headers=(("Host", "other.test"),)),
-    Asked("host with a port", "/", headers=(("Host", "Gateways.test:8080"),)),
-    Asked("forwarded", "/", headers=(("X-Forwarded-For", "1.2.3.4"), ("X-Forwarded-Proto", "https"))),
-    Asked(
-        "conditions", "/", headers=(("If-None-Match", '"one"'), ("If-Modified-Since", "Sun, 06 Nov 1994 08:49:37 GMT"))
-    ),
-    Asked("connection fields", "/", headers=(("Connection", "close, X-Hop"), ("X-Hop", "1"), ("TE", "trailers"))),
+    Asked("type without a body", headers=(("Content-Type", "text/plain"),)),
+    Asked("cookie", headers=(("Cookie", 'a=1; b="2 3"; a=4'),)),
+    Asked("two Cookie fields", headers=(("Cookie", "a=1"), ("Cookie", "b=2"))),
+    Asked("repeated field", headers=(("X-One", "a"), ("X-Two", "b"), ("X-One", "c, d"))),
+    Asked("UTF-8 field", headers=(("X-Text", "Grüße, 世界"),)),
+    Asked("field that is no UTF-8", headers=(("X-Text", "caf\udce9"),)),
+    Asked("quotes and tabs in a field", headers=(("X-Text", 'a "b\\" \t c'),)),
+    Asked("long field", headers=(("X-Long", "x" * 6000),)),
+    Asked("empty field", headers=(("X-Empty", ""), ("X-Full", "1"))),
+    Asked("underscore in a name", headers=(("X_Under", "1"), ("X-Under", "2"))),
+    Asked("Proxy", headers=(("Proxy", "http://evil.test/"),)),
+    Asked("names of variables", headers=(("Remote-Addr", "1.2.3.4"), ("Script-Name", "/x"), ("Https", "on"))),
+    Asked("credentials", headers=(("Authorization", "Basic bTpt"),)),
+    Asked("bearer token", headers=(("Authorization", "Bearer abc"),)),
+    Asked("another host", headers=(("Host", "other.test"),)),
+    Asked("host with a port", headers=(("Host", "Gateways.test:8080"),)),
+    Asked("forwarded", headers=(("X-Forwarded-For", "1.2.3.4"), ("X-Forwarded-Proto", "https"))),
+    Asked("conditions", headers=(("If-None-Match", '"one"'), ("If-Modified-Since", _SINCE))),
+    Asked("connection fields", headers=(("Connection", "close, X-Hop"), ("X-Hop", "1"), ("TE", "trailers"))),
     # answers
     Asked("10 MiB down", "/big"),
     Asked("10 MiB down, HEAD", "/big", "HEAD"),
-    Asked("push", "/push"),
-    Asked("push, HEAD", "/push", "HEAD"),
-    Asked("push, HTTP/1.0", "/push", version="1.0"),
-    Asked("asynchronous generator", "/numbers"),
+    Asked("pushed", "/push"),
+    Asked("pushed, HEAD", "/push", "HEAD"),
+    Asked("pushed, HTTP/1.0", "/push", version="1.0"),
+    Asked("generated", "/numbers"),
     Asked("file", "/file"),
     Asked("file, HEAD", "/file", "HEAD"),
     Asked("part of a file", "/file", headers=(("Range", "bytes=2-5"),)),
-    Asked("nothing", "/empty"),
+    Asked("empty", "/empty"),
     Asked("streamed", "/stream"),
     Asked("streamed, unbuffered", "/stream?unbuffered"),
     Asked("redirect", "/redirect"),
     Asked("permanent redirect", "/moved"),
     Asked("redirected POST", "/redirect", "POST", (_FORM,), b"a=1"),
     Asked("two cookies", "/cookies"),
-    Asked("header fields", "/headers"),
+    Asked("response fields", "/headers"),
     Asked("conditions met", "/headers", headers=(("If-None-Match", '"one"'),)),
     Asked("long head", "/long_head"),
     Asked("204", "/no_content"),
     Asked("304", "/not_modified"),
-    Asked("404", "/reject"),
     Asked("401", "/forbid"),
+    Asked("404", "/reject"),
+    Asked("404 for 10 MiB", "/reject", "POST", (_BINARY,), site.BIG),
     Asked("418", "/odd_status"),
     Asked("500", "/boom"),
     Asked("500, HEAD", "/boom", "HEAD"),
-    Asked("404, body unread", "/reject", "POST", (_BINARY,), site.BIG),
+]
+
+# --- the configurations ----------------------------------------------------------------------------------------------
+
+#: ``gateways dev``: the protocol that requests take on their way, and the mount.
+DEV = [(via, mount) for via in ("http", "fastcgi", "scgi", "cgi") for mount in ("", "/app")]
+
+
+def dev_id(via: str, mount: str) -> str:
+    """The id of ``gateways dev --via VIA --mount MOUNT`` ("http": without --via)."""
+    return f"dev-{via}-{mount.strip('/') or 'root'}"
+
+
+#: The ids of all configurations.
+IDS = [configuration.id for configuration in CONFIGURATIONS] + [dev_id(via, mount) for via, mount in DEV]
+
+
+def _matches(text: str, patterns: str) -> bool:
+    """Whether one of the patterns, with blanks between them, fits; what fits one that begins with "-" does not."""
+    fits = False
+    for pattern in patterns.split(" "):
+        if pattern.startswith("-"):
+            fits = fits and not fnmatchcase(text, pattern[1:])
+        else:
+            fits = fits or fnmatchcase(text, pattern)
+    return fits
+
+
+# --- the differences -------------------------------------------------------------------------------------------------
+
+ADDED, ABSENT, CHANGED, REFUSED = "added", "absent", "changed", "refused"
+
+
+@attrs.frozen
+class Difference:
+    """Something that web servers change.
+
+    ``where`` has patterns of configuration ids. ``names`` are variables, or fields of the answer as "answer NAME"; a
+    server that answers by itself has REFUSED and the status instead. ``requests`` has patterns of their names.
+    """
+
+    where: str
+    kind: str
+    names: tuple[str, ...] = attrs.field(converter=lambda names: tuple(names.split(", ")))
+    reason: str
+    requests: tuple[str, ...] = ("*",)
+
+    def is_at(self, configuration: str) -> bool:
+        """Whether it is to be seen in the configuration of this id."""
+        return _matches(configuration, self.where)
+
+    def is_in(self, request: str) -> bool:
+        """Whether it may be seen in the request of this name."""
+        return any(fnmatchcase(request, pattern) for pattern in self.requests)
+
+
+def differences_at(configuration: str) -> list[Difference]:
+    """The rows for the configuration of this id."""
+    return [row for row in DIFFERENCES if row.is_at(configuration)]
+
+
+_NOT_LITERAL = ("double slash", "dots in the path", "encoded dots")
+_CHUNKED = ("chunked*",)
+_STREAMED = ("streamed*",)
+_HOSTS = ("another host", "host with a port")
+
+DIFFERENCES = [
+    # all
+    Difference(
+        "nginx-* apache2-* lighttpd-*",
+        CHANGED,
+        "SERVER_NAME",
+        "Servers go by the name in their configuration (Apache with UseCanonicalName On). Our front end has none and "
+        "takes the name that the client used.",
+        _HOSTS,
+    ),
+    Difference(
+        "nginx-* apache2-* lighttpd-*",
+        CHANGED,
+        "PATH_INFO",
+        "Servers choose a location by the path with its dots resolved and double slashes merged, and hand that on; "
+        "REQUEST_URI and raw_path keep what the client sent.",
+        _NOT_LITERAL,
+    ),
+    # nginx
+    Difference("nginx-*", ADDED, "DOCUMENT_ROOT, DOCUMENT_URI", "fastcgi_params and scgi_params say so."),
+    Difference(
+        "nginx-fastcgi-*", ADDED, "REDIRECT_STATUS", "fastcgi_params say so: PHP as a CGI program insists on it."
+    ),
+    Difference("nginx-scgi-*", ABSENT, "SERVER_ADDR", "scgi_params do not have it."),
+    Difference(
+        "nginx-*",
+        CHANGED,
+        "HTTP_HOST",
+        "Debian's fastcgi_params and scgi_params set it to $host, which is in lower case and has no port.",
+        ("host with a port",),
+    ),
+    Difference(
+        "nginx-fastcgi-* -nginx-fastcgi-unbuffered-*",
+        ADDED,
+        "CONTENT_LENGTH",
+        "With fastcgi_request_buffering on, a chunked body is read to its end first.",
+        _CHUNKED,
+    ),
+    Difference(
+        "nginx-*",
+        REFUSED,
+        "502",
+        "A response head has to fit into fastcgi_buffer_size or scgi_buffer_size, 4 KiB unless configured; a warning "
+        "in our log says so.",
+        ("long head",),
+    ),
+    Difference(
+        "nginx-fastcgi-stock-* nginx-fastcgi-split-* nginx-scgi-stock-* nginx-scgi-split-*",
+        CHANGED,
+        "answer first piece",
+        "With fastcgi_buffering or scgi_buffering on, an answer is passed on by the buffer. X-Accel-Buffering: no "
+        "turns that off for one answer.",
+        ("streamed",),
+    ),
+    Difference(
+        "nginx-*",
+        ABSENT,
+        "answer x-accel-buffering",
+        "nginx acts on X-Accel fields and keeps them to itself.",
+        ("streamed, unbuffered",),
+    ),
+    # SCGI, and others that announce a length where there is no body
+    Difference("*-scgi-*", ADDED, "SCGI", "The protocol has every request say so."),
+    Difference(
+        "*-scgi-* lighttpd-* apache2-fastcgi-fcgid-*",
+        ADDED,
+        "CONTENT_LENGTH",
+        "A request without a body has the length 0: SCGI demands it, lighttpd and mod_fcgid say it anyway.",
+    ),
+    Difference(
+        "nginx-scgi-* dev-scgi-* lighttpd-* -lighttpd-*-unbuffered-* apache2-fastcgi-fcgid-*",
+        ADDED,
+        "CONTENT_LENGTH",
+        "A chunked body is read to its end first, and then has a length.",
+        _CHUNKED,
+    ),
+    Difference(
+        "lighttpd-* -lighttpd-*-unbuffered-* apache2-fastcgi-fcgid-*",
+        ABSENT,
+        "HTTP_TRANSFER_ENCODING",
+        "The chunks are gone, and with them the field that spoke of them.",
+        _CHUNKED,
+    ),
+    Difference(
+        "apache2-scgi-* lighttpd-*-unbuffered-*",
+        REFUSED,
+        "411",
+        "mod_proxy_scgi does not take chunked bodies, nor does lighttpd with server.stream-request-body: they would have "
+        "to announce a length that they do not know.",
+        _CHUNKED,
+    ),
+    # Apache
+    Difference("apache2-*", ADDED, "CONTEXT_DOCUMENT_ROOT, DOCUMENT_ROOT, SERVER_ADMIN", "Apache adds them."),
+    Difference("apache2-*", ADDED, "PATH", "The search path that Apache was started with."),
+    Difference("apache2-*", ADDED, "SCRIPT_FILENAME", "The file that Apache took the path for, or would have taken."),
+    Difference(
+        "apache2-cgi-* apache2-fastcgi-fcgid-*", ADDED, "CONTEXT_PREFIX", "The path that Alias or ScriptAlias maps."
+    ),
+    Difference(
+        "apache2-fastcgi-sethandler-* apache2-fastcgi-fcgid-* apache2-cgi-*",
+        ADDED,
+        "PATH_TRANSLATED",
+        "PATH_INFO as if it were a path below the document root (RFC 3875 section 4.1.6).",
+    ),
+    Difference(
+        "apache2-fastcgi-sethandler-*", ADDED, "proxy-nokeepalive", "A note of mod_proxy to itself, handed on."
+    ),
+    Difference(
+        "apache2-*",
+        CHANGED,
+        "REQUEST_URI",
+        "Apache keeps scheme and host of an absolute target. raw_path is without them all the same.",
+        ("absolute target",),
+    ),
+    Difference(
+        "apache2-*",
+        CHANGED,
+        "HTTP_COOKIE",
+        'Apache joins repeated fields with ", ", and Cookie too, where RFC 9113 section 8.2.3 wants "; ".',
+        ("two Cookie fields",),
+    ),
+    Difference(
+        "apache2-fastcgi-fcgid-*",
+        ADDED,
+        "Authorization",
+        "FcgidPassHeader sends the variable under the name of the field, beside HTTP_AUTHORIZATION from CGIPassAuth.",
+        ("credentials", "bearer token"),
+    ),
+    Difference(
+        "apache2-fastcgi-fcgid-*",
+        ADDED,
+        "HTTP_CONNECTION",
+        "mod_fcgid has no connections to keep and says so, whatever the client said.",
+    ),
+    Difference(
+        "apache2-fastcgi-fcgid-*", CHANGED, "HTTP_CONNECTION", "As above.", ("connection fields",)
+    ),
+    Difference(
+        "apache2-fastcgi-fcgid-*",
+        ABSENT,
+        "HTTP_TE",
+        "mod_fcgid takes fields away that are about the connection to the client.",
+        ("connection fields",),
+    ),
+    Difference(
+        "apache2-* -apache2-fastcgi-fcgid-*",
+        ABSENT,
+        "answer content-length",
+        "Apache drops the length of an answer that it may have to change, and keeps it from HEAD too.",
+        ("HEAD", "file, HEAD", "10 MiB down, HEAD", "500, HEAD"),
+    ),
+    Difference(
+        "apache2-*",
+        CHANGED,
+        "answer x-repeat",
+        'Apache joins repeated fields with ", ", except Set-Cookie: the same by RFC 9110 section 5.3.',
+        ("response fields", "conditions met"),
+    ),
+    Difference(
+        "apache2-fastcgi-sethandler-*",
+        CHANGED,
+        "answer first piece",
+        "Without a ProxyPass there is no flushpackets=on: pieces wait until there is enough of them.",
+        _STREAMED,
+    ),
+    # lighttpd
+    Difference("lighttpd-*", ADDED, "DOCUMENT_ROOT, SCRIPT_FILENAME, PATH_TRANSLATED", "lighttpd adds them."),
+    Difference("lighttpd-*", ADDED, "REDIRECT_STATUS", "lighttpd adds it: PHP as a CGI program insists on it."),
+    Difference(
+        "lighttpd-*",
+        ADDED,
+        "REDIRECT_URI",
+        "The target as lighttpd has normalized it, where that makes a difference.",
+        (*_NOT_LITERAL, "encoded path", "encoded slash", "query that is not encoded"),
+    ),
+    Difference(
+        "lighttpd-*",
+        CHANGED,
+        "QUERY_STRING",
+        'lighttpd encodes a "%" that begins no escape (server.http-parseopts).',
+        ("query that is not encoded",),
+    ),
+    Difference("lighttpd-*", CHANGED, "HTTP_HOST", "lighttpd puts it in lower case.", ("host with a port",)),
+    Difference(
+        "lighttpd-*",
+        CHANGED,
+        "HTTP_X_UNDER",
+        "lighttpd takes X_Under for the same name as X-Under; others drop it for that reason.",
+        ("underscore in a name",),
+    ),
+    Difference(
+        "lighttpd-*",
+        ABSENT,
+        "HTTP_EXPECT",
+        "lighttpd has answered that by itself.",
+        ("POST that waits to be told",),
+    ),
+    Difference("lighttpd-*", REFUSED, "400", "lighttpd takes no body with GET.", ("GET with a body",)),
+    Difference("lighttpd-*", REFUSED, "400", "lighttpd takes no NUL in a target.", ("NUL in the query",)),
+    Difference("lighttpd-*", REFUSED, "411", "lighttpd demands a length with POST.", ("POST without a length",)),
+    Difference("lighttpd-*", REFUSED, "501", "lighttpd knows its methods and takes no others.", ("method of our own",)),
+    Difference(
+        "lighttpd-*",
+        ADDED,
+        "answer accept-ranges",
+        "lighttpd offers to send parts of what it has.",
+    ),
+    Difference(
+        "lighttpd-* -lighttpd-*-unbuffered-*",
+        CHANGED,
+        "answer status, answer body",
+        "lighttpd keeps an answer until it is whole, and cuts the part from it that the client wants.",
+        ("part of a file",),
+    ),
+    Difference(
+        "lighttpd-* -lighttpd-*-unbuffered-*", ADDED, "answer content-range", "As above.", ("part of a file",)
+    ),
+    Difference(
+        "lighttpd-* -lighttpd-*-unbuffered-*",
+        CHANGED,
+        "answer first piece",
+        "Without server.stream-response-body lighttpd keeps an answer until it is whole.",
+        _STREAMED,
+    ),
+    # CGI
+    Difference(
+        "apache2-cgi-* lighttpd-cgi-*",
+        ADDED,
+        "LC_CTYPE",
+        "Python sets it when it starts without a locale (PEP 538), and what is in its environment is in the request's.",
+    ),
+    # mounts
+    Difference(
+        "nginx-scgi-split-*-app apache2-*-app lighttpd-cgi-*-app",
+        REFUSED,
+        "404",
+        "These match whole segments, and have nothing there. Others pass the request on, and the refusal is ours.",
+        ("beside the mount",),
+    ),
 ]

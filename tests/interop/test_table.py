@@ -1,13 +1,21 @@
-"""One handler file, one table of requests, through every server and protocol: equal requests, equal answers."""
+"""One handler file, one table of requests, through every server and protocol: equal requests, equal answers.
+
+Equal to what the handler sees, and the client gets, without any web server between them: over our own HTTP front end.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Callable
+import os
+import re
+import sys
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from subprocess import PIPE
 
 import attrs
 import pytest
@@ -16,106 +24,217 @@ import trio.testing
 
 import gateways
 from gateways import Listen, Request
-from tests.interop import site
+from tests.interop import site, table
 from tests.interop.client import Answer, fetch, fetch_raw, open_request
 from tests.interop.configurations import Configuration
 from tests.interop.conftest import ScriptFor
 from tests.interop.servers import SERVER_NAME, SOCKET_MODE, FrontEnd, python_script
-from tests.interop.table import REQUESTS, Asked
+from tests.interop.table import ABSENT, ADDED, CHANGED, DIFFERENCES, REFUSED, REQUESTS, Asked, Difference
 
 #: Fields that are about one connection or one moment.
 _OF_THE_CONNECTION = {"connection", "date", "keep-alive", "server", "transfer-encoding"}
+#: What equality of requests leaves out as well.
+_OF_THE_CLIENT = {"REMOTE_PORT", "SERVER_SOFTWARE"}
 #: Requests under way at once.
 _AT_ONCE = 6
+#: Seconds that a first piece may take to come where it comes before the last, and where it does not.
+_PATIENCE, _IMPATIENCE = 20.0, 0.3
 
 
-class Seen(NamedTuple):
-    """What the handler saw of a request (None where it tells nothing) and what the client got."""
+@pytest.fixture(scope="module")
+def script_for() -> ScriptFor:
+    """The site as a script: CGI, or FastCGI on fd 0."""
+    program = Path(site.__file__).read_text()
+    return lambda configuration: python_script(f"{program}\ngateways.run(app, mount={configuration.mount_option!r})\n")
 
-    request: dict[str, str] | None
-    body: str
-    answer: dict[str, str]
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """No pages of tracebacks beside a failure: some handlers of the site are there to fail."""
+    caplog.set_level("CRITICAL", "gateways")
+
+
+# --- the tests -------------------------------------------------------------------------------------------------------
+
+
+async def test_requests_and_answers_are_equal(web: FrontEnd) -> None:
+    configuration = web.configuration
+    async with trio.open_nursery() as nursery:
+        if web.address is not None:
+            listen = Listen(web.address, mode=SOCKET_MODE)
+            serve = {"fastcgi": gateways.fastcgi.serve, "scgi": gateways.scgi.serve}[configuration.protocol]
+            await nursery.start(partial(serve, site.app, listen, mount=configuration.mount_option))
+        await _compare(configuration.id, configuration.mount, web.port)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("via", "mount"), table.DEV, ids=[table.dev_id(via, mount) for via, mount in table.DEV])
+async def test_requests_and_answers_are_equal_in_development(via: str, mount: str) -> None:
+    async with _dev(via, mount) as port:
+        await _compare(table.dev_id(via, mount), mount, port)
+
+
+def test_requests_have_names_of_their_own() -> None:
+    assert len({asked.name for asked in REQUESTS}) == len(REQUESTS)
+
+
+@pytest.mark.parametrize("row", DIFFERENCES, ids=lambda row: f"{row.kind} {', '.join(row.names)}")
+def test_every_pattern_of_a_difference_fits_something(row: Difference) -> None:
+    for pattern in row.where.split(" "):
+        assert any(fnmatchcase(configuration, pattern.removeprefix("-")) for configuration in table.IDS), pattern
+    for pattern in row.requests:
+        assert any(fnmatchcase(asked.name, pattern) for asked in REQUESTS), pattern
+
+
+def test_the_documentation_is_current() -> None:
+    assert table.PAGE.read_text() == table.page(), "write it with: python -m tests.interop.table"
+
+
+@asynccontextmanager
+async def _dev(via: str, mount: str) -> AsyncGenerator[int]:
+    """Run ``gateways dev``; yields its port."""
+    command = [sys.executable, "-m", "gateways", "dev", "--port=0"]
+    command += [f"--via={via}"] if via != "http" else []
+    command += [f"--mount={mount}"] if mount else []
+    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+    async with trio.open_nursery() as nursery:
+        start = partial(trio.run_process, env=environment, stderr=PIPE, check=False)
+        process = await nursery.start(start, [*command, site.__file__])
+        said = ""
+        while not (port := re.search(r"http://127\.0\.0\.1:(\d+)/.*\n", said)):
+            piece = await process.stderr.receive_some()
+            assert piece, said
+            said += piece.decode()
+        nursery.start_soon(_read_to_the_end, process.stderr)
+        yield int(port[1])
+        process.terminate()
+
+
+async def _read_to_the_end(stream: trio.abc.ReceiveStream) -> None:
+    async for _ in stream:
+        pass
 
 
 # --- asking ----------------------------------------------------------------------------------------------------------
 
 
-async def ask(asked: Asked, port: int, mount: str, streams: bool) -> Seen:
-    """Send one request of the table."""
-    target = asked.target_below(mount)
-    assert target is not None
-    if asked.target.startswith("/stream"):
-        return await _ask_for_a_stream(port, target, streams)
-    if asked.version == "1.0":
-        head = f"{asked.method} {target} HTTP/1.0\r\nHost: {SERVER_NAME}\r\n\r\n"
-        answer = await fetch_raw(port, head.encode())
-    else:
-        body = asked.body
-        answer = await fetch(port, asked.method, target, asked.headers, _slowly(body) if asked.slowly else body)
-    return _seen(asked, answer)
+@attrs.frozen
+class Seen:
+    """What the handler saw of a request (None where the answer does not tell), and what the client got."""
+
+    environ: dict[str, str] | None
+    body: str
+    answer: dict[str, str]
+
+    @property
+    def request(self) -> Request:
+        """The request as the handler saw it; its body is told by length and digest."""
+        return Request(self.environ or {}, self.body.encode())
 
 
-async def _slowly(chunks: object) -> AsyncGenerator[bytes]:
+async def _ask_all(configuration: str, mount: str, port: int) -> dict[str, Seen]:
+    """Send every request of the table, several at once."""
+    seen: dict[str, Seen] = {}
+    limiter = trio.CapacityLimiter(_AT_ONCE)
+
+    async def ask(asked: Asked, target: str) -> None:
+        async with limiter:
+            if target.partition("?")[0].endswith("/stream"):
+                seen[asked.name] = await _ask_for_a_stream(asked, target, port, _streams(configuration, asked))
+            else:
+                seen[asked.name] = _read(asked, await _ask(asked, target, port), port)
+
+    async with trio.open_nursery() as nursery:
+        for asked in REQUESTS:
+            target = asked.target_below(mount)
+            if target is not None:
+                nursery.start_soon(ask, asked, target)
+    return seen
+
+
+async def _ask(asked: Asked, target: str, port: int) -> Answer:
+    if isinstance(asked.body, tuple) and asked.slowly:
+        return await fetch(port, asked.method, target, asked.headers, _slowly(asked.body))
+    if isinstance(asked.body, tuple) or asked.version != "1.1":
+        # In one write: Apache and nginx are told the length of a chunked body that is all there when they look.
+        return await fetch_raw(port, _bytes(asked, target), asked.method)
+    return await fetch(port, asked.method, target, asked.headers, asked.body)
+
+
+async def _slowly(chunks: Iterable[bytes]) -> AsyncGenerator[bytes]:
     for chunk in chunks:
         yield chunk
         await trio.testing.wait_all_tasks_blocked(0.05)  # time for the server to pass the chunk on
 
 
-async def _ask_for_a_stream(port: int, target: str, streams: bool) -> Seen:
-    """The handler sends its second piece when the first has come here, or when it is clear that it will not."""
-    first_came = trio.Event()
-    release = trio.Event()
+def _bytes(asked: Asked, target: str) -> bytes:
+    lines = [f"{asked.method} {target} HTTP/{asked.version}", f"Host: {SERVER_NAME}"]
+    lines += [f"{name}: {value}" for name, value in asked.headers]
+    body = b""
+    if isinstance(asked.body, tuple):
+        lines.append("Transfer-Encoding: chunked")
+        body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*asked.body, b""))
+    return "\r\n".join((*lines, "", "")).encode() + body
+
+
+def _streams(configuration: str, asked: Asked) -> bool:
+    rows = [row for row in table.differences_at(configuration) if row.is_in(asked.name)]
+    return not any("answer first piece" in row.names for row in rows)
+
+
+async def _ask_for_a_stream(asked: Asked, target: str, port: int, streams: bool) -> Seen:
+    """The handler holds its second piece back until the first is here, or until it is clear that it will not come."""
+    first_came, released = trio.Event(), trio.Event()
 
     async def gate(stream: trio.SocketStream) -> None:
-        with trio.move_on_after(20 if streams else 0.3):
+        with trio.move_on_after(_PATIENCE if streams else _IMPATIENCE):
             await first_came.wait()
-        release.set()
+        released.set()
         await stream.aclose()
 
     async with trio.open_nursery() as nursery:
         [listener] = await nursery.start(partial(trio.serve_tcp, gate, 0, host="127.0.0.1"))
-        number = listener.socket.getsockname()[1]
-        target += f"{'&' if '?' in target else '?'}gate={number}"
-        with trio.fail_after(40):
-            async with open_request(port, "GET", target) as exchange:
+        target += f"{'&' if '?' in target else '?'}gate={listener.socket.getsockname()[1]}"
+        with trio.fail_after(2 * _PATIENCE):
+            async with open_request(port, asked.method, target) as exchange:
                 await exchange.receive_head()
                 body = await exchange.receive_body()
-                in_pieces = not release.is_set()
+                at_once = not released.is_set()
                 first_came.set()
                 while piece := await exchange.receive_body():
                     body += piece
         nursery.cancel_scope.cancel()
-    answer = Answer(exchange.status, exchange.headers, body, exchange.complete)
-    seen = _seen(Asked("", ""), answer)
-    seen.answer["first piece"] = "at once" if in_pieces else "with the last"
+    seen = _read(asked, Answer(exchange.status, exchange.headers, body, exchange.complete), port)
+    seen.answer["first piece"] = "at once" if at_once else "with the last"
     return seen
 
 
-def _seen(asked: Asked, answer: Answer) -> Seen:
-    told = {"status": str(answer.status), "complete": str(answer.complete)}
+def _read(asked: Asked, answer: Answer, port: int) -> Seen:
+    """What the handler told and the client got, without what is about one connection."""
+    fields = {"status": str(answer.status), "complete": str(answer.complete), "body": _short(answer.body)}
     for name, _ in answer.headers:
         if name not in _OF_THE_CONNECTION:
-            told[name] = " | ".join(value for key, value in answer.headers if key == name)
-    report = told.pop(site.SEEN.lower(), None)
-    if report is None and answer.body.startswith(b'{"environ"'):
+            fields[name] = " | ".join(value for key, value in answer.headers if key == name)
+    report = fields.pop(site.SEEN.lower(), "")
+    if answer.body.startswith(b'{"environ"'):
         report = answer.body.decode()
-    if asked.method != "HEAD" and told.get("content-length") == str(len(answer.body)):
-        told["content-length"] = "that of the body"
-    if report is None:
-        told["body"] = _short(answer.body)
-        return Seen(None, "", told)
-    if told.get("content-length") == str(len(report) + 1):
-        told["content-length"] = "that of the body"
-    seen = json.loads(report)
-    environ = seen["environ"]
-    # What a handler reads from properties is what the environ says.
+    if asked.method != "HEAD":
+        # With a length or in chunks: that is between client and server, and ``complete`` tells whether it was kept.
+        fields.pop("content-length", None)
+    if not report:
+        return Seen(None, "", fields)
+    if "content-length" in fields:
+        assert fields["content-length"] == str(len(report) + 1)  # what GET would have brought
+    told = json.loads(report)
+    environ = told.pop("environ")
+    assert environ.pop("SERVER_PORT") == str(port)
+    body = told.pop("body")
     request = Request(environ)
-    for name in ("path", "raw_path", "script_name", "path_info"):
-        assert getattr(request, name) == seen[name], (asked.name, name)
-    return Seen(environ, seen["body"], told)
+    assert told == {name: getattr(request, name) for name in told}, "properties and environ disagree"
+    return Seen(environ, body, fields | {"body": "what was seen", "content-length": "that of GET"} & fields.keys())
 
 
 def _short(body: bytes) -> str:
     if len(body) < 200:
         return body.decode("utf-8", "backslashreplace")
-    return f"{len(body)} bytes {hashlib.sha256(body).hexdigest()[:16]}"
+    return f"{len(body)} bytes, SHA-256 {hashlib.sha256(body).hexdigest()[:16]}"

@@ -1,0 +1,90 @@
+"""APP on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateways.cli.loading import LoadError, folder_of, load
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with sys.path and sys.modules restored in the end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    (tmp_path / "loading_one.py").write_text("app = 'the app'\nother = 'another'\nclass part:\n    inner = 'inside'\n")
+    (tmp_path / "script").write_text("app = 'of a script'")
+    below = tmp_path / "below"
+    below.mkdir()
+    (below / "loading_two.py").write_text("import loading_helper\napp = loading_helper.value\n")
+    (below / "loading_helper.py").write_text("value = 'helped'")
+    (below / "__init__.py").write_text("app = 'of a package'")
+    (below / "json.py").write_text("app = 'not the json everybody knows'")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("loading_one", "the app"),
+        ("loading_one:other", "another"),
+        ("loading_one:part.inner", "inside"),
+        ("loading_one.py", "the app"),
+        ("loading_one.py:other", "another"),
+        ("./loading_one.py", "the app"),
+        ("{folder}/loading_one.py:other", "another"),
+        ("./script", "of a script"),
+        ("below", "of a package"),
+        ("below/loading_two.py", "helped"),
+        ("below/json.py", "not the json everybody knows"),
+    ],
+)
+def test_an_application_is_found(folder: Path, name: str, found: str) -> None:
+    assert load(name.format(folder=folder)) == found
+
+
+def test_a_file_does_not_take_the_place_of_a_module(folder: Path) -> None:
+    load("below/json.py")
+    assert sys.modules["json"] is json
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere", "there is no module 'nowhere'"),
+        ("below.nowhere", "there is no module 'below.nowhere'"),
+        ("nowhere.py", "there is no file"),
+        ("below/", "there is no file"),
+        ("loading_one:nothing", "loading_one has no 'nothing'; it has part: write loading_one:part"),
+        ("script.py", "there is no file"),
+        ("below/loading_helper.py", "has no 'app'"),
+        (":app", "names no application"),
+        ("loading_one:", "names no application"),
+        ("loading_one:app()", "names no application"),
+    ],
+)
+def test_what_is_missing_is_named(folder: Path, name: str, said: str) -> None:
+    with pytest.raises(LoadError, match=r".*") as raised:
+        load(name)
+    assert said in str(raised.value)
+
+
+def test_a_forgotten_suffix_is_guessed(folder: Path) -> None:
+    with pytest.raises(LoadError, match=r"did you mean .*below/loading_two.py\?"):
+        load("below/loading_two")
+
+
+def test_what_an_application_lacks_is_its_own_error(folder: Path) -> None:
+    (folder / "loading_three.py").write_text("import nowhere_to_be_found")
+    with pytest.raises(ModuleNotFoundError, match="nowhere_to_be_found"):
+        load("loading_three")
+
+
+def test_the_folder_of_an_application(folder: Path) -> None:
+    assert folder_of("below/loading_two.py:app") == f"{folder}/below"
+    assert folder_of("below.loading_two") == str(folder)
