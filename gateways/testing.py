@@ -390,8 +390,9 @@ class _Upload:
         except trio.BrokenResourceError:
             pass
         finally:
-            if isinstance(self._body, AsyncGenerator):  # it may not have come to its end
-                await self._body.aclose()
+            aclose = getattr(self._body, "aclose", None)
+            if aclose is not None:  # a generator, which may not have come to its end
+                await aclose()
 
     def _frame(self, piece: bytes) -> bytes:
         # An authorizer has no body, not even an empty one; and nothing follows an answer.

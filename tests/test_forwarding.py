@@ -303,7 +303,19 @@ async def test_the_log_of_the_application_behind_goes_on_to_the_front(caplog: py
 
 @pytest.mark.parametrize(
     "address",
-    ["", "fastcgi", "fastcgi:", "unix:/run/app.sock", "nonsense:127.0.0.1:1", "cgi:x", "_net:x", "events:x", "a.b:x"],
+    [
+        "",
+        "fastcgi",
+        "fastcgi:",
+        "unix:/run/app.sock",
+        "nonsense:127.0.0.1:1",
+        "cgi:x",
+        "http:127.0.0.1:1",
+        "testing:x",
+        "_net:x",
+        "events:x",
+        "a.b:x",
+    ],
 )
 async def test_addresses_that_are_none_to_forward_to(address: str) -> None:
     with pytest.raises(ValueError, match="not an address to forward to"):

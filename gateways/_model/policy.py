@@ -75,7 +75,8 @@ def decide(
     bodiless = response.status in (204, 304)
     has_body = not bodiless and method != "HEAD" and size != 0
     fields: list[tuple[str, str]] = []
-    if response.content_type or (not bodiless and size != 0):
+    empty = size == 0 or response.headers.get("content-length") == "0"
+    if response.content_type or not (bodiless or empty):
         fields.append(("Content-Type", default_type(response)))
     length = size
     for name, value in response.headers.items():

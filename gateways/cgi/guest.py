@@ -180,7 +180,15 @@ class _Stdin:
             return b""  # closed, or not for reading: the same as an early end
 
     async def receive(self, max_bytes: int) -> bytes:
-        return await _CARRIER.run_sync(self.receive_blocking, max_bytes)
+        if _in_trio():
+            import trio
+
+            try:
+                # Not a read in a thread: cancelled, it would swallow bytes.
+                await trio.lowlevel.wait_readable(0)
+            except OSError:
+                pass  # a file, always ready
+        return self.receive_blocking(max_bytes)
 
 
 class _ScriptCarrier(Carrier):

@@ -403,6 +403,17 @@ async def test_through_a_connection(shell: Any, protocol: Any) -> None:
         assert (answer.status, answer.body, answer.ended) == (200, b"half\n", "reset")
 
 
+async def test_a_program_may_forward(python: Any) -> None:
+    async def echo(request: Request) -> Response:
+        return Response(await request.body.read())
+
+    sent = os.urandom(MIB)
+    async with running(echo) as backend:
+        handler = python(f"app = gateways.forward('fastcgi:{backend.addresses[0]}')")
+        answer = await ask(handler, Request(variables("POST", CONTENT_LENGTH=str(MIB)), sent))
+        assert answer.body == sent
+
+
 async def test_a_client_that_leaves_ends_the_program(shell: Any, lifeline: Lifeline) -> None:
     async with running(shell(lifeline.begin + OK + "exec sleep 100")) as backend:
         peer = await backend.connect()

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -67,10 +67,27 @@ def run(
 class Program:
     """A command that runs until it is stopped; what it writes to stderr is read line by line."""
 
-    def __init__(self, words: Sequence[str], *, cwd: Path, **options: object) -> None:
-        self.process = subprocess.Popen(  # type: ignore[call-overload]
-            words, cwd=cwd, stderr=subprocess.PIPE, **{"stdin": subprocess.DEVNULL, "env": environment(), **options}
+    def __init__(
+        self,
+        words: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        stdin: socket.socket | int = subprocess.DEVNULL,
+        stdout: int | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=env or environment(),
+            stdin=stdin.fileno() if isinstance(stdin, socket.socket) else stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            pass_fds=pass_fds,
         )
+        assert self.process.stderr is not None
+        self._stderr = self.process.stderr
         self.text = ""
 
     def __enter__(self) -> Program:
@@ -86,16 +103,17 @@ class Program:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.process.wait()
-        self.process.stderr.close()
+        self._stderr.close()
 
     def wait_for(self, pattern: str, *, times: int = 1) -> list[str]:
         """Wait until stderr holds so many matches of a pattern; all of them (their group, where it has one)."""
         deadline = time.monotonic() + PATIENCE
         with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stderr, selectors.EVENT_READ)
-            while len(found := re.findall(pattern, self.text, re.MULTILINE)) < times:
+            selector.register(self._stderr, selectors.EVENT_READ)
+            # A line that is still being written might match too early.
+            while len(found := re.findall(pattern, self.text[: self.text.rfind("\n") + 1], re.MULTILINE)) < times:
                 assert selector.select(deadline - time.monotonic()), f"no {pattern!r} in:\n{self.text}"
-                data = os.read(self.process.stderr.fileno(), 65536)
+                data = os.read(self._stderr.fileno(), 65536)
                 assert data, f"it ended with {self.process.wait()} and without {pattern!r}:\n{self.text}"
                 self.text += data.decode()
         return found
@@ -105,17 +123,15 @@ class Program:
 
     def wait(self) -> int:
         """Read to the end of stderr; the exit status."""
-        status: int
         _, rest = self.process.communicate(timeout=PATIENCE)
         self.text += rest.decode()
-        status = self.process.returncode
-        return status
+        return self.process.returncode
 
 
 @contextmanager
-def serving(*arguments: str, cwd: Path, **options: object) -> Iterator[Program]:
+def serving(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Generator[Program, None, None]:
     """``gateways serve`` that has come to accept connections."""
-    with Program(command("serve", *arguments), cwd=cwd, **options) as program:
+    with Program(command("serve", *arguments), cwd=cwd, env=env) as program:
         program.wait_for("^stop with Ctrl-C$")
         yield program
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def port_of(program: Program) -> str:
 
 
 @contextmanager
-def developing(*arguments: str, cwd: Path) -> Iterator[Program]:
+def developing(*arguments: str, cwd: Path) -> Generator[Program, None, None]:
     words = command("dev", *arguments, "--port", "0")
     with Program(words, cwd=cwd, env=environment({"A_SECRET": "hush"})) as program:
         program.wait_for("^stop with Ctrl-C$")

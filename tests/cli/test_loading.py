@@ -45,7 +45,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_an_application_is_found(folder: Path, name: str, found: str) -> None:
-    assert load(name.format(folder=folder)) == found
+    application: object = load(name.format(folder=folder))
+    assert application == found
 
 
 def test_a_file_does_not_take_the_place_of_a_module(folder: Path) -> None:

@@ -137,8 +137,9 @@ def test_a_signal_while_the_application_starts_ends_it(folder: Path, address: st
 
 def test_the_application_is_started_once_and_shut_down(folder: Path, address: str) -> None:
     (folder / "managed.py").write_text(
-        "from contextlib import asynccontextmanager\nimport sys\nfrom hello import app as handler\n@asynccontextmanager\n"
-        "async def app():\n    print('up', file=sys.stderr)\n    yield handler\n    print('down', file=sys.stderr)\n"
+        "from contextlib import asynccontextmanager\nimport sys\nfrom hello import app as handler\n"
+        "@asynccontextmanager\nasync def app():\n    print('up', file=sys.stderr)\n    yield handler\n"
+        "    print('down', file=sys.stderr)\n"
     )
     with serving("managed.py", "--bind", address, "--bind", "scgi:127.0.0.1:0", cwd=folder) as program:
         program.signal(signal.SIGTERM)

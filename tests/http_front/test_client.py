@@ -205,6 +205,6 @@ def test_repr_shows_the_state() -> None:
 
 
 def test_example_in_the_docstring_holds() -> None:
-    found = doctest.DocTestFinder().find(ClientConnection, globs=vars(client))
+    found = doctest.DocTestFinder().find(ClientConnection, globs=dict(vars(client)))
     runner = doctest.DocTestRunner()
     assert sum(runner.run(example).failed for example in found) == 0
