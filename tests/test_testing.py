@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import ModuleType
@@ -458,3 +459,17 @@ async def test_what_is_not_there_is_an_error() -> None:
             pass
     with pytest.raises(ModuleNotFoundError):
         await call(echo, protocol="gopher")
+
+
+async def test_serve_stream_serves_a_connected_socket_until_it_ends() -> None:
+    here, there = socket.socketpair()
+    web = fastcgi.ClientConnection()
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery, trio.SocketStream(trio.socket.from_stdlib_socket(here)) as stream:
+            nursery.start_soon(fastcgi.serve_stream, echo, there)
+            await stream.send_all(web.send_request(1, variables("GET", "/x")) + web.end_body(1))
+            events = []
+            while data := await stream.receive_some():
+                events += web.receive_data(bytes(data))
+    assert events[-1] == ResponseEnded(1)
+    assert there.fileno() == -1

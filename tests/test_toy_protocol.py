@@ -22,7 +22,7 @@ async def app(request: Request) -> Response:
 
 @pytest.fixture(autouse=True)
 def client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CLIENTS, "toy", toy.ClientConnection)  # type: ignore[arg-type]
+    monkeypatch.setitem(CLIENTS, "toy", toy.ClientConnection)
 
 
 async def test_the_engine_serves_a_protocol_it_has_never_heard_of() -> None:

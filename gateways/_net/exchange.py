@@ -215,7 +215,7 @@ class Exchange(Carrier):
         else:
             log.error("%s: the handler failed", self.describe(), exc_info=error)
         if not self._over:
-            self.connection.protocol.send_log(self.stream_id, f"{type(error).__name__}: {error}")
+            self.connection.protocol.send_log(self.stream_id, f"{type(error).__name__}: {error}\n")
 
     def describe(self) -> str:
         """The request in a few words for the log, control characters escaped."""
@@ -229,7 +229,7 @@ class Exchange(Carrier):
     def log(self, text: str) -> None:
         self.connection.service.log.warning("%s: %s", self.describe(), text)
         if not self._over:
-            data = self.connection.protocol.send_log(self.stream_id, text)
+            data = self.connection.protocol.send_log(self.stream_id, text + "\n")
             if data:
                 self.connection.send(data)
 

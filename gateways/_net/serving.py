@@ -18,10 +18,12 @@ import attrs
 import trio
 
 from gateways._model.environ import Rules, build
-from gateways._model.errors import LimitExceeded, RemoteProtocolError
+from gateways._model.errors import LimitExceeded, Reject, RemoteProtocolError
 from gateways._model.handler import Application, Roles, Started
 from gateways._model.limits import Limits
 from gateways._model.quirks import REPAIRS
+from gateways._model.request import Request
+from gateways._model.response import Response
 from gateways._net.address import Listen, Listener, open_listeners
 from gateways._net.exchange import DeadlineExceeded, Exchange
 from gateways._net.stream import AnyStream, SocketStream, TrioStream
@@ -62,24 +64,27 @@ class Protocol:
     connect: Connect
 
 
+async def _not_started(request: Request) -> Response:
+    raise Reject(503)
+
+
 class Service:
     """One listener's worth of serving: the handler, the rules and the connections."""
 
     def __init__(
         self,
         protocol: Protocol,
-        roles: Roles,
         listen: Listen,
         *,
         limits: Limits,
         mount: str | None,
         quirks: str | Iterable[str],
-        log: logging.Logger,
-        nursery: trio.Nursery,
+        log: logging.Logger | None,
     ) -> None:
         self.protocol = protocol
-        self.roles = roles
         self.listen = listen
+        #: Whom requests go to: set once the application has started.
+        self.roles = Roles(_not_started)
         self.limits = limits
         self.rules = Rules(
             quirks=quirks,
@@ -87,9 +92,8 @@ class Service:
             trust_remote_user=listen.trust_remote_user,
             trust_forwarded=listen.trust_forwarded,
         )
-        self.log = log
-        self.access = log.getChild("access")
-        self.nursery = nursery
+        self.log = log or logging.getLogger("gateways")
+        self.access = self.log.getChild("access")
         self.connections: set[Connection] = set()
         self.draining = False
         self._fewer = trio.Event()
@@ -98,19 +102,18 @@ class Service:
 
     # --- streams
 
-    def start(self, stream: AnyStream) -> Connection:
+    def start(self, stream: AnyStream, nursery: trio.Nursery) -> None:
         """Serve a stream in the background."""
-        connection = Connection(self, stream)
+        connection = Connection(self, stream, nursery)
         self.connections.add(connection)
-        self.nursery.start_soon(connection.run)
-        return connection
+        nursery.start_soon(connection.run)
 
     def forget(self, connection: Connection) -> None:
         """A connection is over."""
         self.connections.discard(connection)
         self._fewer.set()
 
-    async def accept(self, listener: Listener) -> None:
+    async def accept(self, listener: Listener, nursery: trio.Nursery) -> None:
         """Accept connections for ever, in batches; survive the want of descriptors and memory."""
         while True:
             while len(self.connections) >= self.limits.max_connections:
@@ -119,7 +122,7 @@ class Service:
             try:
                 for _ in range(_ACCEPT_BATCH):
                     connected, peer = listener.socket.accept()
-                    self._welcome(connected, peer)
+                    self._welcome(connected, peer, nursery)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -127,7 +130,7 @@ class Service:
                     self.complain(f"cannot accept connections: {error.strerror}; trying again")
                     await trio.sleep(0.1)
 
-    def _welcome(self, connected: socket.socket, peer: object) -> None:
+    def _welcome(self, connected: socket.socket, peer: object, nursery: trio.Nursery) -> None:
         allowed = self.listen.allow_from
         host = peer[0] if isinstance(peer, tuple) else None
         if allowed is not None and host not in allowed:
@@ -135,7 +138,7 @@ class Service:
             self.complain(f"refused a connection from {host or 'a unix socket'}: it is not among those allowed")
             return
         try:
-            self.start(SocketStream(connected))
+            self.start(SocketStream(connected), nursery)
         except OSError:
             connected.close()  # gone between accept and now
 
@@ -165,6 +168,10 @@ class Service:
         self.draining = True
         for connection in list(self.connections):
             connection.drain()
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until there are no connections."""
         while self.connections:
             await self._wait_for_fewer()
 
@@ -205,9 +212,10 @@ class Service:
 class Connection:
     """One stream and the requests on it."""
 
-    def __init__(self, service: Service, stream: AnyStream) -> None:
+    def __init__(self, service: Service, stream: AnyStream, nursery: trio.Nursery) -> None:
         self.service = service
         self.stream = stream
+        self._nursery = nursery
         self.protocol = service.protocol.connect(
             stream, limits=service.limits, roles=service.roles.offered, strict=service.listen.strict
         )
@@ -262,7 +270,7 @@ class Connection:
                 trap = exchange.begin()
                 if trap is not None:
                     self._tasks += 1
-                    self.service.nursery.start_soon(self.run)
+                    self._nursery.start_soon(self.run)
                     await exchange.rest(trap)
                     await self._settle()
                     return
@@ -459,7 +467,7 @@ class Connection:
         """See to it that what could not be sent at once is sent while the handler waits."""
         if self._unsent and not self._writing:
             self._tasks += 1
-            self.service.nursery.start_soon(self._write_task)
+            self._nursery.start_soon(self._write_task)
 
     async def _write_task(self) -> None:
         try:
@@ -538,32 +546,40 @@ async def serve(
     allows, and the sockets are closed.
     """
     limits = limits or Limits()
-    log = log or logging.getLogger("gateways")
     wanted = [listen] if isinstance(listen, str | Listen) else list(listen)
-    settings = [Listen(each) if isinstance(each, str) else each for each in wanted]
-    async with Started(app) as roles, contextlib.AsyncExitStack() as stack, trio.open_nursery() as nursery:
-        bound: list[tuple[Service, Listener]] = []
-        for each in settings:
-            service = Service(
-                protocol, roles, each, limits=limits, mount=mount, quirks=quirks, log=log, nursery=nursery
-            )
-            for listener in await open_listeners(each):
+    services = [
+        Service(
+            protocol,
+            Listen(each) if isinstance(each, str) else each,
+            limits=limits,
+            mount=mount,
+            quirks=quirks,
+            log=log,
+        )
+        for each in wanted
+    ]
+    async with Started(app) as roles, contextlib.AsyncExitStack() as stack:
+        listeners: list[tuple[Service, Listener]] = []
+        for service in services:
+            service.roles = roles
+            for listener in await open_listeners(service.listen):
                 stack.callback(listener.close)
-                bound.append((service, listener))
-            nursery.start_soon(service.sweep)
-        async with trio.open_nursery() as acceptors:
-            for service, listener in bound:
-                acceptors.start_soon(service.accept, listener)
-            task_status.started([listener.address for _, listener in bound])
-            await (trio.Event() if stop is None else stop).wait()
-            acceptors.cancel_scope.cancel()
-        for _, listener in bound:
-            listener.close()
-        grace = float("inf") if limits.shutdown_grace is None else limits.shutdown_grace
-        with trio.move_on_after(grace):
-            for service, _ in bound:
-                await service.drain()
-        nursery.cancel_scope.cancel()
+                listeners.append((service, listener))
+        async with trio.open_nursery() as nursery:
+            for service in services:
+                nursery.start_soon(service.sweep)
+            async with trio.open_nursery() as acceptors:
+                for service, listener in listeners:
+                    acceptors.start_soon(service.accept, listener, nursery)
+                task_status.started([listener.address for _, listener in listeners])
+                await (trio.Event() if stop is None else stop).wait()
+                acceptors.cancel_scope.cancel()
+            for _, listener in listeners:
+                listener.close()
+            with trio.move_on_after(float("inf") if limits.shutdown_grace is None else limits.shutdown_grace):
+                for service in services:
+                    await service.drain()
+            nursery.cancel_scope.cancel()
 
 
 async def serve_stream(
@@ -581,13 +597,9 @@ async def serve_stream(
     ``stream`` is a connected socket, or two halves stapled together as ``trio.testing.memory_stream_pair`` makes them;
     it is closed in the end. The other arguments, errors and cancellation are those of :func:`serve`.
     """
-    limits = limits or Limits()
-    log = log or logging.getLogger("gateways")
-    async with Started(app) as roles, trio.open_nursery() as nursery:
-        listen = Listen("a stream")
-        service = Service(protocol, roles, listen, limits=limits, mount=mount, quirks=quirks, log=log, nursery=nursery)
+    service = Service(protocol, Listen("a stream"), limits=limits or Limits(), mount=mount, quirks=quirks, log=log)
+    async with Started(app) as service.roles, trio.open_nursery() as nursery:
         nursery.start_soon(service.sweep)
-        service.start(SocketStream(stream) if isinstance(stream, socket.socket) else TrioStream(stream))
-        while service.connections:
-            await service._wait_for_fewer()
+        service.start(SocketStream(stream) if isinstance(stream, socket.socket) else TrioStream(stream), nursery)
+        await service.idle()
         nursery.cancel_scope.cancel()

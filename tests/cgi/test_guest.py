@@ -270,7 +270,7 @@ def test_fd_0_and_1_may_be_one_socket(path: Path) -> None:
     server, script = socket.socketpair()
     with server, script:
         server.sendall(b"hello")
-        child = subprocess.Popen(Script(path, HELLO).command, env=POST, stdin=script, stdout=script)
+        child = subprocess.Popen(Script(path, HELLO).command, env=POST, stdin=script.fileno(), stdout=script.fileno())
         script.close()
         server.settimeout(20)
         answer = b""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
@@ -194,7 +194,8 @@ class Call:
             "SERVER_PROTOCOL": "HTTP/1.1",
             **variables,
         }
-        self._stream.sendall(self._client.send_request(self._number, environ))
+        with suppress(BrokenPipeError, ConnectionResetError):  # refused; finish() tells
+            self._stream.sendall(self._client.send_request(self._number, environ))
 
     def finish(self, body: bytes = b"") -> Answer | None:
         """Send the body and its end; the answer, or None if there is none."""

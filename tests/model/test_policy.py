@@ -50,7 +50,7 @@ DECISIONS: list[tuple[Response, str, int | None, str | None, bool, bool]] = [
     (Response([]), "HEAD", None, None, False, True),
     (Response([], headers={"Content-Length": "3"}), "GET", None, "3", True, True),
     (Response([], headers={"Content-Length": "3"}), "HEAD", None, "3", False, True),
-    (Response([], headers={"Content-Length": "0"}), "GET", None, "0", True, True),
+    (Response([], headers={"Content-Length": "0"}), "GET", None, "0", True, False),
     (Response("x", headers={"Content-Length": "1"}), "GET", 1, "1", True, True),
     (Response("x", headers={"Content-Length": "01"}), "GET", 1, "01", True, True),
     (Response("", headers={"Content-Length": "3"}), "HEAD", 0, "3", False, False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from gateways.scgi.transport import PROTOCOL as SCGI
 
 __all__ = ["FASTCGI", "GET", "POST", "SCGI", "Answer", "Peer", "running", "variables"]
 
-CLIENTS = {"fastcgi": fastcgi.ClientConnection, "scgi": scgi.ClientConnection}
+CLIENTS: dict[str, Callable[[], ClientConnection]] = {"fastcgi": fastcgi.ClientConnection, "scgi": scgi.ClientConnection}
 #: Seconds that anything in these tests may take.
 PATIENCE = 10.0
 
