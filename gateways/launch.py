@@ -174,6 +174,7 @@ def run(
             mount=mount,
             quirks=quirks,
             trust_remote_user=trust_remote_user,
+            trust_forwarded=trust_forwarded,
             allow_headers=allow_headers,
         )
         return
@@ -280,10 +281,7 @@ def allowed_addresses(environ: "Mapping[str, str]") -> "tuple[str, ...] | None":
     allowed: list[str] = []
     try:
         for part in text.split(","):
-            address = ipaddress.ip_address(part)
-            allowed.append(str(address))
-            if address.version == 4:
-                allowed.append(f"::ffff:{address}")  # how a socket for both families names it
+            allowed.append(str(ipaddress.ip_address(part)))
     except ValueError as error:
         raise ValueError(f"FCGI_WEB_SERVER_ADDRS wants IP addresses with commas between them: {error}") from None
     return tuple(allowed)

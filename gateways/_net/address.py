@@ -12,7 +12,7 @@ import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 import trio
@@ -21,6 +21,14 @@ __all__ = ["Address", "BindError", "Listen", "Listener", "open_listeners", "pars
 
 _SD_FIRST = 3  # SD_LISTEN_FDS_START
 _BACKLOG = 1024
+
+
+def _addresses(names: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
+
+
+def _lower(names: Iterable[str]) -> frozenset[str]:
+    return frozenset([name.lower() for name in names])
 
 
 @attrs.frozen
@@ -40,14 +48,10 @@ class Listen:
     group: str | int | None = attrs.field(default=None, kw_only=True)
     strict: bool = attrs.field(default=False, kw_only=True)
     allow_public: bool = attrs.field(default=False, kw_only=True)
-    allow_from: tuple[str, ...] | None = attrs.field(
-        default=None, kw_only=True, converter=lambda names: None if names is None else tuple(names)
-    )
+    allow_from: tuple[str, ...] | None = attrs.field(default=None, kw_only=True, converter=_addresses)
     trust_remote_user: bool = attrs.field(default=False, kw_only=True)
     trust_forwarded: bool = attrs.field(default=False, kw_only=True)
-    allow_headers: frozenset[str] = attrs.field(
-        default=frozenset(), kw_only=True, converter=lambda names: frozenset(name.lower() for name in names)
-    )
+    allow_headers: frozenset[str] = attrs.field(default=frozenset(), kw_only=True, converter=_lower)
 
 
 class BindError(OSError):

@@ -132,7 +132,8 @@ class Service:
 
     def _welcome(self, connected: socket.socket, peer: object, nursery: trio.Nursery) -> None:
         allowed = self.listen.allow_from
-        host = peer[0] if isinstance(peer, tuple) else None
+        # A socket for both families names an IPv4 peer ::ffff:192.0.2.1.
+        host = str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else None
         if allowed is not None and host not in allowed:
             connected.close()
             self.complain(f"refused a connection from {host or 'a unix socket'}: it is not among those allowed")

@@ -35,6 +35,7 @@ def run(
     mount: "str | None" = None,
     quirks: "str | Iterable[str]" = "auto",
     trust_remote_user: bool = False,
+    trust_forwarded: bool = False,
     allow_headers: "Collection[str]" = (),
 ) -> None:
     """Be a CGI script: answer the one request this process was started for.
@@ -46,7 +47,7 @@ def run(
     status 1 (SystemExit), which is all that CGI can show. A web server that no longer listens ends it quietly the
     same way.
     """
-    rules = Rules(quirks=quirks, mount=mount, trust_remote_user=trust_remote_user)
+    rules = Rules(quirks=quirks, mount=mount, trust_remote_user=trust_remote_user, trust_forwarded=trust_forwarded)
     pairs = _process_environment()
     os.environ.pop("HTTP_PROXY", None)  # httpoxy: urllib and others would believe it
     sink = _Stdout(_take_stdout(), trio)

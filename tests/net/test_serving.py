@@ -771,3 +771,20 @@ async def test_a_worker_thread_of_a_cancelled_request_cannot_read_on() -> None:
 
 def test_a_Listen_is_a_value() -> None:
     assert Listen("unix:/x", allow_headers=["X-Sendfile"]) == Listen("unix:/x", allow_headers=["x-sendfile"])
+
+
+async def test_only_the_addresses_allowed_may_connect() -> None:
+    async with running(read_all, Listen("127.0.0.1:0", allow_from=["192.0.2.1"])) as backend:
+        peer = await backend.connect()
+        assert await peer.closed() in ("eof", "reset")
+    async with running(read_all, Listen("127.0.0.1:0", allow_from=["127.0.0.1"])) as backend:
+        assert (await backend.ask()).status == 200
+
+
+async def test_an_IPv4_peer_of_a_socket_for_both_families_is_known_by_its_own_address() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as inherited:
+        port = inherited.getsockname()[1]
+        listen = Listen(f"fd:{os.dup(inherited.fileno())}", allow_from=["127.0.0.1"])
+        async with running(read_all, listen) as backend:
+            backend.addresses[:] = [f"127.0.0.1:{port}"]
+            assert (await backend.ask()).status == 200
