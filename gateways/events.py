@@ -149,10 +149,20 @@ class ServerConnection(Protocol):
     ``strict`` (whether to insist on the letter of the specification).
     """
 
-    #: Close the stream once everything was sent, after a bounded drain.
-    closing: bool
-    #: Cut the stream (a reset on TCP), so that a broken answer is not taken for a complete one.
-    broken: bool
+    @property
+    def name(self) -> str:
+        """The gateway protocol, as :attr:`gateways.Request.protocol` tells it."""
+        ...
+
+    @property
+    def closing(self) -> bool:
+        """Whether to close the stream once everything was sent, after a bounded drain."""
+        ...
+
+    @property
+    def broken(self) -> bool:
+        """Whether to cut the stream (a reset on TCP), so that a broken answer is not taken for a complete one."""
+        ...
 
     @property
     def expecting(self) -> bool:

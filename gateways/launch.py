@@ -23,6 +23,9 @@ __all__ = ["allowed_addresses", "inherited", "open_standard_descriptors", "proto
 
 _SD_FIRST = 3  # SD_LISTEN_FDS_START
 
+#: Stands for a protocol: each connection tells its own by its first byte (0x01 FastCGI, a digit SCGI).
+ANY = "any"
+
 #: What ``run`` says when it has nothing to run on.
 HELP = """\
 Nothing has started this as a gateway program, so there is nothing to serve. It would be by
@@ -63,7 +66,7 @@ async def serve(
     """Serve one application on all these addresses at once.
 
     ``listen`` is "PROTOCOL:WHERE" ("fastcgi:unix:/run/app.sock", "scgi:127.0.0.1:4000"), a :class:`Listen` whose
-    address is written so, or several of either. The application is started once. ``started`` hands out the bound
+    address is written so, or several of either; the protocol "any" leaves it to the first byte of each connection. The application is started once. ``started`` hands out the bound
     addresses, protocol and all, in the order of ``listen``. ``mount``, ``quirks`` and ``stop`` are as in the
     ``serve`` of each protocol.
 
@@ -105,10 +108,10 @@ def _divide(listen: "str | Listen | Sequence[str | Listen]") -> "list[tuple[str,
     for each in wanted:
         settings = Listen(each) if isinstance(each, str) else each
         protocol, _, where = settings.address.partition(":")
-        if protocol not in known or not where:
+        if protocol not in (*known, ANY) or not where:
             raise ValueError(
                 f"not an address to serve on: {settings.address!r}; write PROTOCOL:WHERE, such as "
-                f"fastcgi:unix:/run/app.sock, where the protocol is one of {', '.join(known)}"
+                f"fastcgi:unix:/run/app.sock, where the protocol is one of {', '.join(known)}, or {ANY}"
             )
         divided.append((protocol, attrs.evolve(settings, address=where)))
     if not divided:
@@ -119,7 +122,11 @@ def _divide(listen: "str | Listen | Sequence[str | Listen]") -> "list[tuple[str,
 def _serve_of(protocol: str) -> "Any":
     from importlib import import_module
 
-    return import_module(f"gateways.{protocol}").serve
+    if protocol != ANY:
+        return import_module(f"gateways.{protocol}").serve
+    from gateways._net.choosing import serve_any
+
+    return serve_any([import_module(f"gateways.{name}.transport").PROTOCOL for name in protocols()])
 
 
 def _sole(error: BaseException) -> BaseException:
@@ -151,7 +158,8 @@ def run(
 
     Those are, in this order: ``bind`` if it is given; the sockets that systemd passed; a web server that passed a
     listening socket as fd 0 (FastCGI section 2.2); a web server that runs a CGI script. A socket of systemd speaks
-    the protocol it is named for (FileDescriptorName), any other inherited one FastCGI. FCGI_WEB_SERVER_ADDRS says
+    the protocol it is named for (FileDescriptorName); on any other inherited one each connection tells by its first
+    byte whether it is FastCGI or SCGI. FCGI_WEB_SERVER_ADDRS says
     who may connect to inherited sockets, unless ``allow_from`` does. ``strict``, ``allow_from``,
     ``trust_remote_user``, ``trust_forwarded`` and ``allow_headers`` are those of :class:`Listen`, for CGI and for
     every address that is not given as a Listen of its own.
@@ -234,7 +242,7 @@ def inherited(environ: "Mapping[str, str]" = os.environ) -> "list[str]":
 
     systemd's first (LISTEN_FDS), else fd 0 if it is one.
     """
-    return _from_systemd(environ) or (["fastcgi:fd:0"] if _listening(0) else [])
+    return _from_systemd(environ) or ([f"{ANY}:fd:0"] if _listening(0) else [])
 
 
 def _from_systemd(environ: "Mapping[str, str]") -> "list[str]":
@@ -247,10 +255,7 @@ def _from_systemd(environ: "Mapping[str, str]") -> "list[str]":
     known = protocols()
     # Without FileDescriptorName= a socket is named after its unit, as in "scgi.socket".
     spoken = [name.removesuffix(".socket") for name in names]
-    return [
-        f"{spoken[index] if spoken[index] in known else 'fastcgi'}:fd:{_SD_FIRST + index}"
-        for index in range(int(count))
-    ]
+    return [f"{spoken[index] if spoken[index] in known else ANY}:fd:{_SD_FIRST + index}" for index in range(int(count))]
 
 
 def _listening(descriptor: int) -> bool:

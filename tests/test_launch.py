@@ -76,7 +76,7 @@ async def test_serve_refuses_what_names_no_protocol(listen: str | list[str]) -> 
 
 
 async def test_serve_names_the_protocols_there_are() -> None:
-    with pytest.raises(ValueError, match="one of fastcgi, http, scgi"):
+    with pytest.raises(ValueError, match="one of fastcgi, http, scgi, or any"):
         await gateways.serve(hello, "gopher:unix:/x")
 
 
@@ -149,10 +149,10 @@ def test_web_server_addresses_that_are_none_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("count", "names", "addresses"),
     [
-        ("1", None, ["fastcgi:fd:3"]),
+        ("1", None, ["any:fd:3"]),
         ("1", "scgi", ["scgi:fd:3"]),
-        ("3", "scgi.socket:web.socket:http", ["scgi:fd:3", "fastcgi:fd:4", "http:fd:5"]),
-        ("2", "scgi", ["scgi:fd:3", "fastcgi:fd:4"]),
+        ("3", "scgi.socket:web.socket:http", ["scgi:fd:3", "any:fd:4", "http:fd:5"]),
+        ("2", "scgi", ["scgi:fd:3", "any:fd:4"]),
         ("0", None, []),
         ("two", None, []),
         ("²", None, []),
@@ -202,7 +202,7 @@ def test_a_listening_socket_on_fd_0_is_found(tmp_path: Path, family: socket.Addr
             pytest.skip("no such addresses here")
         listening.listen()
         with standard_input(os.dup(listening.fileno())):
-            assert launch.inherited({}) == ["fastcgi:fd:0"]
+            assert launch.inherited({}) == ["any:fd:0"]
 
 
 def test_a_connected_socket_on_fd_0_is_the_stdin_of_a_cgi_script() -> None:
@@ -286,14 +286,15 @@ def test_run_serves_the_sockets_of_systemd(folder: Path) -> None:
     assert fastcgi.body == "GET |/ by fastcgi\n"
 
 
-def test_run_serves_fastcgi_on_fd_0(folder: Path) -> None:
+@pytest.mark.parametrize("protocol", ["fastcgi", "scgi"])
+def test_run_serves_on_fd_0_what_each_connection_speaks(folder: Path, protocol: str) -> None:
     with listening_at(f"unix:{folder}/s") as listening, Program(main(), cwd=folder, stdin=listening) as program:
-        assert program.wait_for("^bound (.*)$") == [f"fastcgi:unix:{folder}/s"]
-        answer = ask(f"fastcgi:unix:{folder}/s")
+        assert program.wait_for("^bound (.*)$") == [f"any:unix:{folder}/s"]
+        answer = ask(f"{protocol}:unix:{folder}/s")
         program.signal(signal.SIGTERM)
         assert program.wait() == 0
     assert answer is not None
-    assert answer.body == "GET |/ by fastcgi\n"
+    assert answer.body == f"GET |/ by {protocol}\n"
 
 
 def test_f01_run_needs_no_descriptor_but_fd_0(folder: Path) -> None:

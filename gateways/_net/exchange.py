@@ -74,7 +74,7 @@ class Exchange(Carrier):
         length = environ.get("CONTENT_LENGTH")
         body = Body(self.inbox, None if length is None else int(length), max_read=max_read)
         data = Body(self.data_inbox, None, max_read=max_read)
-        protocol = self.connection.service.protocol.name
+        protocol = self.connection.protocol.name
         self.request = Request._built(environ, path, pairs, body, role, data, protocol, self)
 
     # --- running

@@ -58,10 +58,13 @@ class Connect(TypingProtocol):
 
 @attrs.frozen
 class Protocol:
-    """What the driver has to know of a protocol: its name, and how to make a connection of it."""
+    """What the driver has to know of a protocol: its name, how to make a connection of it, and the bytes that its
+    connections can begin with, where they tell it from others.
+    """
 
     name: str
     connect: Connect
+    first_bytes: frozenset[int] = frozenset()
 
 
 async def _not_started(request: Request) -> Response:
@@ -206,7 +209,7 @@ class Service:
                 exchange.status or "-",
                 exchange.sent,
                 (trio.current_time() - exchange.started_at) * 1000,
-                self.protocol.name,
+                exchange.connection.protocol.name,
             )
 
 
@@ -389,7 +392,7 @@ class Connection:
     def _receive_request(self, event: RequestReceived) -> None:
         service = self.service
         try:
-            environ, path, repairs = build(event.environ, service.protocol.name, service.rules)
+            environ, path, repairs = build(event.environ, self.protocol.name, service.rules)
         except RemoteProtocolError as error:
             self._open(event.stream_id, error)
             return

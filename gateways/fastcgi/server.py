@@ -111,6 +111,8 @@ class ServerConnection:
     begun, its meta-variables not complete (section 6.2), or ended.
     """
 
+    name = "fastcgi"
+
     def __init__(
         self,
         *,

@@ -18,7 +18,7 @@ def _connect(stream: AnyStream, *, limits: Limits, roles: Sequence[str], strict:
     return ServerConnection(limits=limits, roles=roles, strict=strict)
 
 
-PROTOCOL = serving.Protocol("fastcgi", _connect)
+PROTOCOL = serving.Protocol("fastcgi", _connect, frozenset({1}))  # every record begins with the version
 
 #: Serve an application over FastCGI: :func:`gateways._net.serving.serve` with the protocol filled in.
 serve = partial(serving.serve, PROTOCOL)

@@ -45,6 +45,8 @@ class ServerConnection:
     ('/a b', 'c', '127.0.0.1')
     """
 
+    name = "http"
+
     def __init__(
         self,
         *,

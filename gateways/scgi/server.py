@@ -37,6 +37,8 @@ keep_connection=False)]
     [BodyReceived(stream_id=0, data=b'hi'), BodyEnded(stream_id=0)]
     """
 
+    name = "scgi"
+
     def __init__(
         self, *, limits: Limits | None = None, roles: Iterable[str] = ("responder",), strict: bool = False
     ) -> None:

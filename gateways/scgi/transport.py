@@ -18,7 +18,7 @@ def _connect(stream: AnyStream, *, limits: Limits, roles: Sequence[str], strict:
     return ServerConnection(limits=limits, roles=roles, strict=strict)
 
 
-PROTOCOL = serving.Protocol("scgi", _connect)
+PROTOCOL = serving.Protocol("scgi", _connect, frozenset(b"123456789"))  # the length of a netstring
 
 #: Serve an application over SCGI: :func:`gateways._net.serving.serve` with the protocol filled in.
 serve = partial(serving.serve, PROTOCOL)

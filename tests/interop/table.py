@@ -449,3 +449,47 @@ DIFFERENCES = [
         ("beside the mount",),
     ),
 ]
+
+# --- answers that break off ------------------------------------------------------------------------------------------
+
+VISIBLE, INVISIBLE = "visible", "invisible"
+
+
+@attrs.frozen
+class Break:
+    """Whether the client can tell that an answer broke off after its first piece.
+
+    ``where`` has patterns of configuration ids, as in Difference. ``streamed`` is for an answer without a length,
+    ``announced`` for one with a Content-Length.
+    """
+
+    where: str
+    streamed: str
+    announced: str
+    reason: str
+
+    def is_at(self, configuration: str) -> bool:
+        """Whether this is what happens in the configuration of this id."""
+        return _matches(configuration, self.where)
+
+
+def break_at(configuration: str) -> Break:
+    """The row for the configuration of this id."""
+    [row] = [row for row in BREAKS if row.is_at(configuration)]
+    return row
+
+
+BREAKS: list[Break] = []
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+#: What ``page`` is kept in.
+PAGE = Path(__file__).parents[2] / "docs" / "differences.rst"
+
+
+def page() -> str:
+    return ""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
@@ -26,7 +26,6 @@ import gateways
 from gateways import Listen, Request
 from tests.interop import site, table
 from tests.interop.client import Answer, fetch, fetch_raw, open_request
-from tests.interop.configurations import Configuration
 from tests.interop.conftest import ScriptFor
 from tests.interop.servers import SERVER_NAME, SOCKET_MODE, FrontEnd, python_script
 from tests.interop.table import ABSENT, ADDED, CHANGED, DIFFERENCES, REFUSED, REQUESTS, Asked, Difference
@@ -64,14 +63,17 @@ async def test_requests_and_answers_are_equal(web: FrontEnd) -> None:
             listen = Listen(web.address, mode=SOCKET_MODE)
             serve = {"fastcgi": gateways.fastcgi.serve, "scgi": gateways.scgi.serve}[configuration.protocol]
             await nursery.start(partial(serve, site.app, listen, mount=configuration.mount_option))
-        await _compare(configuration.id, configuration.mount, web.port)
+        expected = await _reference(configuration.mount)
+        seen = await _ask_all(configuration.id, configuration.mount, web.port)
         nursery.cancel_scope.cancel()
+    assert_equal_but_for_what_is_named(configuration.id, expected, seen)
 
 
 @pytest.mark.parametrize(("via", "mount"), table.DEV, ids=[table.dev_id(via, mount) for via, mount in table.DEV])
 async def test_requests_and_answers_are_equal_in_development(via: str, mount: str) -> None:
     async with _dev(via, mount) as port:
-        await _compare(table.dev_id(via, mount), mount, port)
+        seen = await _ask_all(table.dev_id(via, mount), mount, port)
+    assert_equal_but_for_what_is_named(table.dev_id(via, mount), await _reference(mount), seen)
 
 
 def test_requests_have_names_of_their_own() -> None:
@@ -113,6 +115,90 @@ async def _dev(via: str, mount: str) -> AsyncGenerator[int]:
 async def _read_to_the_end(stream: trio.abc.ReceiveStream) -> None:
     async for _ in stream:
         pass
+
+
+# --- comparing -------------------------------------------------------------------------------------------------------
+
+
+def assert_equal_but_for_what_is_named(configuration: str, expected: dict[str, Seen], seen: dict[str, Seen]) -> None:
+    """What differs has a row in the table, and every row a difference."""
+    rows = table.differences_at(configuration)
+    unnamed: list[str] = []
+    met: set[tuple[Difference, str]] = set()
+    for name in expected:
+        here = [row for row in rows if row.is_in(name)]
+        unnamed += [f"{name}: {text}" for text in _unnamed(expected[name], seen[name], here, met)]
+    stale = [
+        f"{row.kind} {name} in {', '.join(row.requests)}"
+        for row in rows
+        for name in row.names
+        if (row, name) not in met
+    ]
+    if unnamed or stale:
+        lines = ("differences without a name:", *unnamed, "names without a difference:", *stale)
+        pytest.fail("\n  ".join(lines), pytrace=False)
+
+
+_REFERENCES: dict[str, dict[str, Seen]] = {}
+
+
+async def _reference(mount: str) -> dict[str, Seen]:
+    """What everything is like with no web server between; asked once for each mount."""
+    if mount not in _REFERENCES:
+        async with trio.open_nursery() as nursery:
+            [address] = await nursery.start(partial(gateways.http.serve, site.app, "127.0.0.1:0", mount=mount))
+            _REFERENCES[mount] = await _ask_all("", mount, int(address.rpartition(":")[2]))
+            nursery.cancel_scope.cancel()
+    return _REFERENCES[mount]
+
+
+def _unnamed(expected: Seen, seen: Seen, rows: list[Difference], met: set[tuple[Difference, str]]) -> Iterator[str]:
+    """The differences that no row names; those that one does are added to ``met``."""
+    if refused := _refused(expected, seen, rows):
+        met.add(refused)
+        return
+    if (expected.environ is None) != (seen.environ is None):
+        yield f"answered by someone else: {seen.answer}"
+        return
+    environ = dict(seen.environ or {})
+    for kind, name, was, has_become in _differences(expected, seen):
+        named = {(row, name) for row in rows if row.kind == kind and name in row.names}
+        met |= named
+        if not named:
+            yield f"{kind} {name}: {was!r} -> {has_become!r}"
+        elif kind == ADDED:
+            environ.pop(name, None)
+        elif expected.environ is not None and name in expected.environ:
+            environ[name] = expected.environ[name]
+    # The point of it all: but for what is named, the handler sees an equal request.
+    if attrs.evolve(seen, environ=environ).request != expected.request:
+        yield "the requests are not equal"
+
+
+def _refused(expected: Seen, seen: Seen, rows: list[Difference]) -> tuple[Difference, str] | None:
+    """The row by which this answer is not the handler's but the server's own."""
+    status = seen.answer["status"]
+    for row in rows:
+        if row.kind == REFUSED and status in row.names and seen.environ is None and seen.answer != expected.answer:
+            return row, status
+    return None
+
+
+def _differences(expected: Seen, seen: Seen) -> Iterator[tuple[str, str, str | None, str | None]]:
+    """Each difference: its kind, the name of the variable or field, the value expected and the one seen."""
+    before, after = _all(expected), _all(seen)
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            yield ABSENT, name, before[name], None
+        elif name not in before:
+            yield ADDED, name, None, after[name]
+        elif before[name] != after[name]:
+            yield CHANGED, name, before[name], after[name]
+
+
+def _all(seen: Seen) -> dict[str, str]:
+    variables = {name: value for name, value in (seen.environ or {}).items() if name not in _OF_THE_CLIENT}
+    return variables | {"body": seen.body} | {f"answer {name}": value for name, value in seen.answer.items()}
 
 
 # --- asking ----------------------------------------------------------------------------------------------------------
@@ -223,15 +309,16 @@ def _read(asked: Asked, answer: Answer, port: int) -> Seen:
         fields.pop("content-length", None)
     if not report:
         return Seen(None, "", fields)
-    if "content-length" in fields:
-        assert fields["content-length"] == str(len(report) + 1)  # what GET would have brought
+    if "content-length" in fields:  # of HEAD: what GET would have brought
+        assert fields["content-length"] == str(len(report) + 1)
+        fields["content-length"] = "that of GET"
+    fields["body"] = "what the handler saw"
     told = json.loads(report)
-    environ = told.pop("environ")
-    assert environ.pop("SERVER_PORT") == str(port)
-    body = told.pop("body")
+    environ, body = told.pop("environ"), told.pop("body")
+    assert environ.pop("SERVER_PORT") == str(port)  # the one variable that has to differ
     request = Request(environ)
     assert told == {name: getattr(request, name) for name in told}, "properties and environ disagree"
-    return Seen(environ, body, fields | {"body": "what was seen", "content-length": "that of GET"} & fields.keys())
+    return Seen(environ, body, fields)
 
 
 def _short(body: bytes) -> str:

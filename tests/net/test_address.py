@@ -23,7 +23,20 @@ GOOD = [
     ("systemd", Address("systemd")),
     ("systemd:web", Address("systemd", name="web")),
 ]
-BAD = ["", "unix:", "unix:a\0b", "127.0.0.1", ":80", "::1:80", "host:", "host:x", "host:+1", "host:65536", "fd:", "fd:-1"]
+BAD = [
+    "",
+    "unix:",
+    "unix:a\0b",
+    "127.0.0.1",
+    ":80",
+    "::1:80",
+    "host:",
+    "host:x",
+    "host:+1",
+    "host:65536",
+    "fd:",
+    "fd:-1",
+]
 
 
 @pytest.mark.parametrize(("text", "address"), GOOD)

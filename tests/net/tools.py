@@ -30,7 +30,10 @@ from gateways.scgi.transport import PROTOCOL as SCGI
 
 __all__ = ["FASTCGI", "GET", "POST", "SCGI", "Answer", "Peer", "running", "variables"]
 
-CLIENTS: dict[str, Callable[[], ClientConnection]] = {"fastcgi": fastcgi.ClientConnection, "scgi": scgi.ClientConnection}
+CLIENTS: dict[str, Callable[[], ClientConnection]] = {
+    "fastcgi": fastcgi.ClientConnection,
+    "scgi": scgi.ClientConnection,
+}
 #: Seconds that anything in these tests may take.
 PATIENCE = 10.0
 

@@ -11,6 +11,8 @@ from gateways.events import BodyEnded, BodyReceived, ConnectionFailed, Event, Re
 class ServerConnection:
     """One request on one connection."""
 
+    name = "toy"
+
     def __init__(
         self, *, limits: Limits | None = None, roles: Collection[str] = ("responder",), strict: bool = False
     ) -> None:
