@@ -69,7 +69,35 @@ _PUBLIC = {
     "testing": ("gateways.testing", ""),
 }
 
-__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+__all__ = [
+    "Application",
+    "Body",
+    "GatewayError",
+    "Handler",
+    "Headers",
+    "IncompleteBody",
+    "LimitExceeded",
+    "Limits",
+    "Listen",
+    "LocalProtocolError",
+    "ProtocolError",
+    "Reject",
+    "RemoteProtocolError",
+    "Request",
+    "Response",
+    "Roles",
+    "Started",
+    "URLMap",
+    "cgi",
+    "events",
+    "fastcgi",
+    "forward",
+    "http",
+    "run",
+    "scgi",
+    "serve",
+    "testing",
+]
 
 
 def __getattr__(name: str) -> object:

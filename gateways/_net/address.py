@@ -12,7 +12,7 @@ import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
 import attrs
 import trio
@@ -216,7 +216,7 @@ async def _bind_tcp(address: Address, listen: Listen) -> list[Listener]:
 
 
 @contextlib.contextmanager
-def _closing_on_error(listeners: list[Listener]) -> Iterator[None]:
+def _closing_on_error(listeners: list[Listener]) -> Generator[None]:
     try:
         yield
     except BaseException:

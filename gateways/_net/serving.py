@@ -12,6 +12,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Any
 from typing import Protocol as TypingProtocol
 
 import attrs
@@ -133,7 +134,7 @@ class Service:
                     self.complain(f"cannot accept connections: {error.strerror}; trying again")
                     await trio.sleep(0.1)
 
-    def _welcome(self, connected: socket.socket, peer: object, nursery: trio.Nursery) -> None:
+    def _welcome(self, connected: socket.socket, peer: tuple[Any, ...] | str, nursery: trio.Nursery) -> None:
         allowed = self.listen.allow_from
         # A socket for both families names an IPv4 peer ::ffff:192.0.2.1.
         host = str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else None

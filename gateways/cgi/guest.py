@@ -104,7 +104,7 @@ def body_length(environ: "dict[str, str]") -> "int | None":
 
 def _process_environment() -> "tuple[tuple[str, str], ...]":
     # os.environ is decoded by the locale, which is not ours to choose.
-    decoded = []
+    decoded: list[tuple[str, str]] = []
     for name, value in os.environb.items():
         decoded.append((name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")))
     return tuple(decoded)

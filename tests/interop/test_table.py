@@ -160,16 +160,16 @@ def _unnamed(expected: Seen, seen: Seen, rows: list[Difference], met: set[tuple[
     if (expected.environ is None) != (seen.environ is None):
         yield f"answered by someone else: {seen.answer}"
         return
-    environ = dict(seen.environ or {})
+    environ = seen.environ and dict(seen.environ)
     for kind, name, was, has_become in _differences(expected, seen):
         named = {(row, name) for row in rows if row.kind == kind and name in row.names}
         met |= named
         if not named:
             yield f"{kind} {name}: {was!r} -> {has_become!r}"
-        elif kind == ADDED:
+        elif environ is not None and expected.environ is not None:
             environ.pop(name, None)
-        elif expected.environ is not None and name in expected.environ:
-            environ[name] = expected.environ[name]
+            if name in expected.environ:
+                environ[name] = expected.environ[name]
     # The point of it all: but for what is named, the handler sees an equal request.
     if attrs.evolve(seen, environ=environ).request != expected.request:
         yield "the requests are not equal"
@@ -213,9 +213,9 @@ class Seen:
     answer: dict[str, str]
 
     @property
-    def request(self) -> Request:
+    def request(self) -> Request | None:
         """The request as the handler saw it; its body is told by length and digest."""
-        return Request(self.environ or {}, self.body.encode())
+        return None if self.environ is None else Request(self.environ, self.body.encode())
 
 
 async def _ask_all(configuration: str, mount: str, port: int) -> dict[str, Seen]:

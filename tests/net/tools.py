@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -180,7 +180,7 @@ class Backend:
 @asynccontextmanager
 async def running(
     app: Application, listen: str | Listen = "127.0.0.1:0", protocol: serving.Protocol = FASTCGI, **settings: Any
-) -> AsyncIterator[Backend]:
+) -> AsyncGenerator[Backend]:
     """Serve an application until the block ends."""
     stop = trio.Event()
     async with trio.open_nursery() as nursery:

@@ -53,4 +53,4 @@ class ClientConnection:
         status, reason, headers, length = parsed
         self._head_seen = True
         events: list[ClientEvent] = [HeadReceived(0, status, reason, headers)]
-        return events + [BodyReceived(0, self._buffer[length:])] if self._buffer[length:] else events
+        return [*events, BodyReceived(0, self._buffer[length:])] if self._buffer[length:] else events
