@@ -66,9 +66,9 @@ async def serve(
     """Serve one application on all these addresses at once.
 
     ``listen`` is "PROTOCOL:WHERE" ("fastcgi:unix:/run/app.sock", "scgi:127.0.0.1:4000"), a :class:`Listen` whose
-    address is written so, or several of either; the protocol "any" leaves it to the first byte of each connection. The application is started once. ``started`` hands out the bound
-    addresses, protocol and all, in the order of ``listen``. ``mount``, ``quirks`` and ``stop`` are as in the
-    ``serve`` of each protocol.
+    address is written so, or several of either; the protocol "any" leaves it to the first byte of each connection. The
+    application is started once. ``started`` hands out the bound addresses, protocol and all, in the order of
+    ``listen``. ``mount``, ``quirks`` and ``stop`` are as in the ``serve`` of each protocol.
 
     Errors: ValueError for a protocol that does not exist and for settings that make no sense, OSError for an address
     that cannot be had, and whatever the application raises while it starts up or shuts down.

@@ -100,7 +100,7 @@ class Service:
         self.access = self.log.getChild("access")
         self.connections: set[Connection] = set()
         self.draining = False
-        self._fewer = trio.Event()
+        self._wanting_fewer = trio.lowlevel.ParkingLot()
         self._noted: set[str] = set()
         self._complaints = 0
 
@@ -115,16 +115,16 @@ class Service:
     def forget(self, connection: Connection) -> None:
         """A connection is over."""
         self.connections.discard(connection)
-        self._fewer.set()
+        self._wanting_fewer.unpark_all()
 
     async def accept(self, listener: Listener, nursery: trio.Nursery) -> None:
         """Accept connections for ever, in batches; survive the want of descriptors and memory."""
         while True:
-            while len(self.connections) >= self.limits.max_connections:
-                await self._wait_for_fewer()
+            while (room := self.limits.max_connections - len(self.connections)) <= 0:
+                await self._wanting_fewer.park()
             await trio.lowlevel.wait_readable(listener.socket)
             try:
-                for _ in range(_ACCEPT_BATCH):
+                for _ in range(min(room, _ACCEPT_BATCH)):
                     connected, peer = listener.socket.accept()
                     self._welcome(connected, peer, nursery)
             except BlockingIOError:
@@ -178,11 +178,7 @@ class Service:
     async def idle(self) -> None:
         """Wait until there are no connections."""
         while self.connections:
-            await self._wait_for_fewer()
-
-    async def _wait_for_fewer(self) -> None:
-        self._fewer = trio.Event()
-        await self._fewer.wait()
+            await self._wanting_fewer.park()
 
     # --- log
 

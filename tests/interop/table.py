@@ -206,6 +206,7 @@ def differences_at(configuration: str) -> list[Difference]:
 
 _NOT_LITERAL = ("double slash", "dots in the path", "encoded dots")
 _CHUNKED = ("chunked*",)
+_CHUNKED_AT_ONCE = ("chunked", "chunked, nothing")
 _STREAMED = ("streamed*",)
 _HOSTS = ("another host", "host with a port")
 
@@ -293,12 +294,26 @@ DIFFERENCES = [
         _CHUNKED,
     ),
     Difference(
-        "apache2-scgi-* lighttpd-*-unbuffered-*",
+        "nginx-fastcgi-unbuffered-* apache2-fastcgi-* -apache2-fastcgi-fcgid-*",
+        ADDED,
+        "CONTENT_LENGTH",
+        "A chunked body that is all there when the server looks for it is measured; others have no length.",
+        _CHUNKED_AT_ONCE,
+    ),
+    Difference(
+        "apache2-fastcgi-* -apache2-fastcgi-fcgid-* lighttpd-*-unbuffered-*",
+        ABSENT,
+        "HTTP_TRANSFER_ENCODING",
+        "The same.",
+        _CHUNKED_AT_ONCE,
+    ),
+    Difference("apache2-scgi-*", REFUSED, "411", "mod_proxy_scgi does not take chunked bodies.", _CHUNKED),
+    Difference(
+        "lighttpd-*-unbuffered-*",
         REFUSED,
         "411",
-        "mod_proxy_scgi does not take chunked bodies, nor does lighttpd with server.stream-request-body: they would have "
-        "to announce a length that they do not know.",
-        _CHUNKED,
+        "With server.stream-request-body, lighttpd cannot wait for the length of a chunked body, and would need it.",
+        ("chunked, slow", "chunked, 10 MiB"),
     ),
     # Apache
     Difference("apache2-*", ADDED, "CONTEXT_DOCUMENT_ROOT, DOCUMENT_ROOT, SERVER_ADMIN", "Apache adds them."),
