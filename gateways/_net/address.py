@@ -115,17 +115,19 @@ class Listener:
     _file: tuple[str, int, int] | None = None
 
     def close(self) -> None:
-        """Stop listening, and remove the socket file if it is still the one made here."""
-        with contextlib.suppress(Exception):
+        """Stop listening, and remove the socket file if it is still the one made here. Closing twice does no harm."""
+        if self.socket.fileno() < 0:
+            return
+        # The file first: once the socket is closed, the file of another server may be given the number of ours.
+        if self._file is not None:
+            path, device, inode = self._file
+            with contextlib.suppress(OSError):  # gone already, or in a folder that has become read only
+                found = os.lstat(path)
+                if (found.st_dev, found.st_ino) == (device, inode):
+                    os.unlink(path)
+        with contextlib.suppress(RuntimeError):  # closed outside of trio, nobody waits there
             trio.lowlevel.notify_closing(self.socket)
         self.socket.close()
-        if self._file is None:
-            return
-        path, device, inode = self._file
-        with contextlib.suppress(OSError):
-            found = os.lstat(path)
-            if (found.st_dev, found.st_ino) == (device, inode):
-                os.unlink(path)
 
 
 async def open_listeners(listen: Listen, environ: Mapping[str, str] = os.environ) -> list[Listener]:

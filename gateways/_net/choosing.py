@@ -30,6 +30,8 @@ class ChoosingConnection:
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Take bytes from the peer. A first byte that no protocol begins with is a ConnectionFailed."""
+        if self._refused:
+            return []
         if self._chosen is None:
             found = next((each for each in self._protocols if data[:1] and data[0] in each.first_bytes), None)
             if found is None:

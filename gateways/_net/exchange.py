@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from gateways._model.environ import is_http
-from gateways._model.errors import GatewayError, RemoteProtocolError
+from gateways._model.errors import GatewayError, LocalProtocolError, RemoteProtocolError
 from gateways._model.handler import Resumed, drive
 from gateways._model.policy import NGINX_HEAD, Answer, ExcessBody, refuse, respond
 from gateways._model.request import Body, Carrier, Request
@@ -36,6 +36,20 @@ class DeadlineExceeded(RemoteProtocolError):
 
 class ServerStopping(RemoteProtocolError):
     """A request that had not been answered when the grace of a shutdown was over."""
+
+
+def _parted(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """What came out of a handler, parted: its own failures, and what concerns the whole server (that it is being
+    cancelled, KeyboardInterrupt, SystemExit). A nursery may raise both at once."""
+    stopping = trio.current_effective_deadline() == float("-inf")
+
+    def is_failure(each: BaseException) -> bool:
+        # A Cancelled that nobody has sent us was kept from another request; passed on, it would stop the server.
+        return isinstance(each, Exception) or (isinstance(each, trio.Cancelled) and not stopping)
+
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(is_failure)
+    return (error, None) if is_failure(error) else (None, error)
 
 
 class Exchange(Carrier):
@@ -65,7 +79,9 @@ class Exchange(Carrier):
         self._chunks: list[bytes] = []
         self._gathered = 0
         self._over = False
-        self._coroutine: Coroutine[Any, Any, None] = self._run()
+        self._coroutine: Coroutine[Any, Any, None]
+        self._trap: Any = None
+        self._task: trio.lowlevel.Task
         self._context = contextvars.copy_context()
 
     def make_request(self, environ: dict[str, str], path: str, pairs: tuple[tuple[str, str], ...], role: str) -> None:
@@ -79,16 +95,20 @@ class Exchange(Carrier):
 
     # --- running
 
-    def begin(self) -> Any:
-        """Run the handler up to its first wait: what it waits for (a trap of trio's), or None when it is done."""
+    def begin(self) -> bool:
+        """Run the handler up to its first wait; whether that was the end. If not, :meth:`rest` has to follow."""
+        self._task = trio.lowlevel.current_task()
+        self._coroutine = self._run()
         try:
-            return self._context.run(self._coroutine.send, None)
+            # Whatever it yields is for trio to judge: None is what ``await asyncio.sleep(0)`` waits for.
+            self._trap = self._context.run(self._coroutine.send, None)
         except StopIteration:
-            return None
+            return True
+        return False
 
-    async def rest(self, trap: Any) -> None:
-        """Go on from the first wait to the end."""
-        await Resumed(self._coroutine, trap, self._before_wait, self._context)
+    async def rest(self) -> None:
+        """Go on from the first wait to the end, in the same task."""
+        await Resumed(self._coroutine, self._trap, self._before_wait, self._context)
 
     def cancel(self, *, nobody_waits: bool, error: RemoteProtocolError | None = None) -> None:
         """Cancel the handler: because nobody waits for its answer, or because of an error that is the answer."""
@@ -104,19 +124,28 @@ class Exchange(Carrier):
             with self.scope:
                 self._conclude(await self._answer())
                 return
-        except Exception as error:
-            if self.committed:
-                self.report(error)
-            self._conclude_broken(error)
-        except BaseException:
+        except BaseException as error:
+            failure, other = _parted(error)
+            if failure is not None and (other is not None or self._unanswerable):
+                self.report(failure)
+            if other is None:
+                self._conclude_broken(error)
+                return
             # Cancelled from outside: the server stops. What can be said in a moment is said.
             self._conclude_broken(ServerStopping("the server is stopping", status=503))
             goodbye = self.connection.deadline(self.connection.service.limits.goodbye_timeout)
             with trio.CancelScope(shield=True, deadline=goodbye):
                 await self.connection.flushed()
-            raise
+            if failure is None:
+                raise
+            raise other from None
         else:
             self._conclude_cancelled()
+
+    @property
+    def _unanswerable(self) -> bool:
+        """Whether an error can no longer become an answer, so that nothing but the log tells of it."""
+        return self.committed or self._nobody_waits or self.connection.gone
 
     async def _answer(self) -> int:
         service = self.connection.service
@@ -135,7 +164,7 @@ class Exchange(Carrier):
         else:
             self._conclude_broken(self._stopped_by or GatewayError("cancelled"))
 
-    def _conclude_broken(self, error: Exception) -> None:
+    def _conclude_broken(self, error: BaseException) -> None:
         """The answer broke: a clean error while that is possible, else as visibly as the protocol can."""
         protocol = self.connection.protocol
         if self._nobody_waits:
@@ -160,9 +189,15 @@ class Exchange(Carrier):
             self.connection.send(last)
         self.connection.exchange_over(self)
 
+    def discard(self) -> None:
+        """Let go of what an exchange holds that never came to its end."""
+        self.inbox.close()
+        self.data_inbox.close()
+
     # --- the sink of the policy
 
     async def start(self, answer: Answer) -> None:
+        self._check_open()
         self._head = answer.head
         self._chunks.clear()
         self._gathered = 0
@@ -175,12 +210,19 @@ class Exchange(Carrier):
             )
 
     async def write(self, data: bytes) -> None:
+        self._check_open()
         self._chunks.append(data)
         self._gathered += len(data)
-        if self._gathered >= _FLUSH_AT:
+        # Only the handler's own task is seen to wait (_before_wait); tasks that it has started are not.
+        if self._gathered >= _FLUSH_AT or trio.lowlevel.current_task() is not self._task:
             self._flush()
             await self.connection.flushed()
             await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        # A handler may have given ``send`` away. Its stream_id may belong to another request by now.
+        if self._over:
+            raise LocalProtocolError("this answer has ended: nothing more can be sent")
 
     def _flush(self) -> None:
         frames = self._frames()

@@ -8,31 +8,46 @@ from collections.abc import Callable
 
 import trio
 
-from gateways._model.errors import LimitExceeded, RemoteProtocolError
+from gateways._model.errors import GatewayError, LimitExceeded
 
 __all__ = ["Inbox"]
 
 
 class _Spool:
-    """Bytes in an unlinked temporary file, first in, first out."""
+    """Bytes in an unlinked temporary file, first in, first out.
 
-    __slots__ = ("_file", "_read", "_written")
+    A ring: however much passes through, the file never grows beyond ``capacity`` bytes.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_capacity", "_file", "_read", "_written")
+
+    def __init__(self, capacity: int) -> None:
         self._file = tempfile.TemporaryFile(prefix="gateways-", buffering=0)  # noqa: SIM115 - see close()
+        self._capacity = capacity
         self._read = self._written = 0
 
     def __len__(self) -> int:
         return self._written - self._read
 
+    @property
+    def room(self) -> int:
+        return self._capacity - len(self)
+
     def put(self, data: bytes) -> None:
-        self._file.seek(self._written)
-        self._file.write(data)
-        self._written += len(data)
+        """Take bytes for which there is room. Raises OSError when the disk is full."""
+        rest = memoryview(data)
+        while rest:
+            at = self._written % self._capacity
+            self._file.seek(at)
+            # Unbuffered, so a disk that fills up shows as a short write first and as an error then.
+            written = self._file.write(rest[: self._capacity - at])
+            self._written += written
+            rest = rest[written:]
 
     def take(self, max_bytes: int) -> bytes:
-        self._file.seek(self._read)
-        data = self._file.read(max_bytes)
+        at = self._read % self._capacity
+        self._file.seek(at)
+        data = self._file.read(min(max_bytes, len(self), self._capacity - at))
         self._read += len(data)
         return data
 
@@ -69,7 +84,7 @@ class Inbox:
         self._on_room = on_room
         self._spool: _Spool | None = None
         self._ended = False
-        self._error: RemoteProtocolError | None = None
+        self._error: GatewayError | None = None
         self._waiter: trio.Event | None = None
         #: Since when (trio's clock, seconds) the handler has been waiting for data; None when it is not.
         self.waiting_since: float | None = None
@@ -77,7 +92,7 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether nothing more should be read from the peer for now."""
-        return self._size >= self._room and not self._ended
+        return (self._size >= self._room or self._spool is not None) and not self._ended
 
     @property
     def ended(self) -> bool:
@@ -96,28 +111,33 @@ class Inbox:
         self._wake()
 
     def _spill(self, data: bytes) -> None:
-        if self._spool is None:
-            self._spool = _Spool()
-        if len(self._spool) + len(data) > self._max_spool:
-            self.fail(LimitExceeded(f"over {self._max_spool} bytes of the body wait beside other requests"))
-        else:
-            self._spool.put(data)
+        try:
+            if self._spool is None:
+                self._spool = _Spool(self._max_spool)
+            if len(data) > self._spool.room:
+                self.fail(LimitExceeded(f"over {self._max_spool} bytes of the body wait beside other requests"))
+            else:
+                self._spool.put(data)
+        except OSError as error:
+            # No space, no descriptor: this body is lost, its siblings on the connection are not.
+            self.fail(LimitExceeded(f"cannot keep the body in a temporary file: {error.strerror}", status=507))
 
     def end(self) -> None:
         """The peer has sent everything."""
         self._ended = True
         self._wake()
 
-    def fail(self, error: RemoteProtocolError) -> None:
+    def fail(self, error: GatewayError) -> None:
         """Make the handler's next read raise; what it has not read is dropped."""
         self._error = error
         self._drop()
         self._wake()
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """The request is over. A worker thread that it has left behind must not take this for the end of the body,
+        nor wait for ever."""
         self._ended = True
-        self._drop()
+        self.fail(self._error or GatewayError("the request is over, and its body with it"))
 
     def _drop(self) -> None:
         self._chunks.clear()
@@ -132,7 +152,10 @@ class Inbox:
             self._waiter.set()
 
     async def receive(self, max_bytes: int) -> bytes:
-        """The next bytes for the handler, ``b""`` at the end. Raises what :meth:`fail` was given."""
+        """The next bytes for the handler, ``b""`` at the end.
+
+        Raises what :meth:`fail` was given, and trio.BusyResourceError while another task waits here.
+        """
         while not self._chunks:
             if self._error is not None:
                 raise self._error
@@ -140,6 +163,8 @@ class Inbox:
                 return self._take_spooled(self._spool, max_bytes)
             if self._ended:
                 return b""
+            if self._waiter is not None:
+                raise trio.BusyResourceError("another task is waiting for the body of this request")
             self._waiter = trio.Event()
             self.waiting_since = trio.current_time()
             try:
@@ -161,8 +186,9 @@ class Inbox:
         if not spool:
             spool.close()
             self._spool = None
+            self._on_room()
         return data
 
     def receive_blocking(self, max_bytes: int) -> bytes:
-        """The same for a worker thread of trio's. Raises trio.Cancelled once the request is over."""
+        """The same for a worker thread of trio's. Raises GatewayError once the request is over."""
         return trio.from_thread.run(self.receive, max_bytes)

@@ -11,7 +11,7 @@ import errno
 import logging
 import socket
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 from typing import Protocol as TypingProtocol
 
@@ -46,7 +46,8 @@ __all__ = ["Connection", "Protocol", "Service", "serve", "serve_stream"]
 _RECEIVE = 65_536
 _TOO_MUCH_UNSENT = 262_144
 _ACCEPT_BATCH = 64
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+#: accept(2): that one connection is lost, the next may be fine.
+_LOST = (errno.ECONNABORTED, errno.EPERM)
 
 
 class Connect(TypingProtocol):
@@ -103,6 +104,7 @@ class Service:
         self._wanting_fewer = trio.lowlevel.ParkingLot()
         self._noted: set[str] = set()
         self._complaints = 0
+        self._complaining_since = float("-inf")
 
     # --- streams
 
@@ -120,19 +122,24 @@ class Service:
     async def accept(self, listener: Listener, nursery: trio.Nursery) -> None:
         """Accept connections for ever, in batches; survive the want of descriptors and memory."""
         while True:
-            while (room := self.limits.max_connections - len(self.connections)) <= 0:
+            while self._room <= 0:
                 await self._wanting_fewer.park()
-            await trio.lowlevel.wait_readable(listener.socket)
             try:
-                for _ in range(min(room, _ACCEPT_BATCH)):
+                await trio.lowlevel.wait_readable(listener.socket)
+                # Counted after the wait: a service may have several listeners.
+                for _ in range(min(self._room, _ACCEPT_BATCH)):
                     connected, peer = listener.socket.accept()
                     self._welcome(connected, peer, nursery)
             except BlockingIOError:
                 continue
             except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    self.complain(f"cannot accept connections: {error.strerror}; trying again")
+                if error.errno not in _LOST:
+                    self.complain(f"cannot accept connections: {error.strerror}; trying again", most=1)
                     await trio.sleep(0.1)
+
+    @property
+    def _room(self) -> int:
+        return self.limits.max_connections - len(self.connections)
 
     def _welcome(self, connected: socket.socket, peer: tuple[Any, ...] | str, nursery: trio.Nursery) -> None:
         allowed = self.listen.allow_from
@@ -164,16 +171,14 @@ class Service:
         while True:
             await trio.sleep(pause)
             now = trio.current_time()
-            self._complaints = 0
             for connection in list(self.connections):
                 connection.sweep(now)
 
-    async def drain(self) -> None:
-        """Let every connection end after the answers it owes, and wait for the last."""
+    def drain(self) -> None:
+        """Let every connection end after the answers it owes."""
         self.draining = True
         for connection in list(self.connections):
             connection.drain()
-        await self.idle()
 
     async def idle(self) -> None:
         """Wait until there are no connections."""
@@ -182,10 +187,14 @@ class Service:
 
     # --- log
 
-    def complain(self, text: str) -> None:
-        """Warn about a peer, a few times in a row at most: whoever can connect could fill the disk otherwise."""
+    def complain(self, text: str, most: int = 5) -> None:
+        """Warn about a peer, ``most`` times a second: whoever can connect could fill the disk otherwise."""
+        now = trio.current_time()
+        if now - self._complaining_since >= 1:
+            self._complaining_since = now
+            self._complaints = 0
         self._complaints += 1
-        if self._complaints <= 5:
+        if self._complaints <= most:
             self.log.warning("%s: %s", self.listen.address, text.encode("unicode_escape").decode("ascii"))
 
     def note_repairs(self, names: Iterable[str]) -> None:
@@ -248,8 +257,12 @@ class Connection:
 
     async def run(self) -> None:
         """A task of the connection: read and run handlers until one of them waits or the connection is over."""
+        await self._confine(self._lead)
+
+    async def _confine(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work of one task; what fails there ends this connection and no other."""
         try:
-            await self._lead()
+            await work()
         except Exception:
             # Whatever this is, it is a bug of ours and must not reach the other connections.
             self.service.log.exception("%s: internal error", self.service.listen.address)
@@ -262,17 +275,18 @@ class Connection:
         self._tasks -= 1
         if not self._tasks:
             self.stream.close()
+            for exchange in self.exchanges.values():  # cancelled before they could begin
+                exchange.discard()
             self.service.forget(self)
 
     async def _lead(self) -> None:
         while True:
             while self._ready:
                 exchange = self._ready.popleft()
-                trap = exchange.begin()
-                if trap is not None:
+                if not exchange.begin():
                     self._tasks += 1
                     self._nursery.start_soon(self.run)
-                    await exchange.rest(trap)
+                    await exchange.rest()
                     await self._settle()
                     return
                 await self._settle()
@@ -290,7 +304,7 @@ class Connection:
             self._lose()
         elif self.gone:
             self._stop_reading()
-        elif self.protocol.closing or self._half_closed or self.service.draining:
+        elif self.protocol.closing or self._half_closed or (self.service.draining and not self.protocol.expecting):
             self._say_goodbye()
 
     def _say_goodbye(self) -> None:
@@ -327,6 +341,9 @@ class Connection:
         answers = self.protocol.data_to_send()
         if answers:
             self.send(answers)
+        if self._ready:
+            # What is half read now is not what was half read before.
+            self._params_due = None
         self._mind_time()
         if not self._ready:
             await self._settle()
@@ -351,8 +368,9 @@ class Connection:
 
     def _end_of_stream(self) -> None:
         complete = all(exchange.inbox.ended and exchange.data_inbox.ended for exchange in self.exchanges.values())
-        if self.exchanges and complete and self.stream.peer_half_closed():
-            # It has said all it wants to say and waits for the answer.
+        waits = self.exchanges and complete and self.stream.peer_half_closed()
+        if waits or (self._unsent and not self.exchanges):
+            # It has said all it wants to say and waits for the answer; or the answer is on its way out already.
             self._half_closed = True
             self._reading = False
             return
@@ -421,6 +439,7 @@ class Connection:
         """Give the connection up: nothing can be sent any more."""
         self.gone = True
         self._unsent.clear()
+        self._write_due = None
         self._abort_all()
         self._reading = False
         self.stream.reset()
@@ -462,19 +481,17 @@ class Connection:
                 self._lose()
                 return
             del self._unsent[:sent]
-            self._write_due = self.deadline(self.service.limits.write_timeout) if self._unsent else None
+            if self._unsent:
+                self._write_due = self.deadline(self.service.limits.write_timeout)
+                await trio.lowlevel.checkpoint()  # a peer that reads as fast as we write would keep us here
+            else:
+                self._write_due = None
 
     def write_in_background(self) -> None:
         """See to it that what could not be sent at once is sent while the handler waits."""
         if self._unsent and not self._writing:
             self._tasks += 1
-            self._nursery.start_soon(self._write_task)
-
-    async def _write_task(self) -> None:
-        try:
-            await self.flushed()
-        finally:
-            self._leave()
+            self._nursery.start_soon(self._confine, self.flushed)
 
     # --- time
 
@@ -495,12 +512,14 @@ class Connection:
         elif self._write_due is not None and now > self._write_due:
             self.service.complain("the web server does not read its answer")
             self._lose()
+        elif self.gone:
+            pass  # nothing is due any more, whatever a handler still does
         elif self._params_due is not None and now > self._params_due:
             self.service.complain("a request did not come to the end of its variables in time")
             self._lose()
-        elif self._idle_due is not None and now > self._idle_due:
+        elif self._idle_due is not None and now > self._idle_due and not self._unsent:
             self._say_goodbye()
-        elif (self._half_closed or self._room is not None) and self.stream.peer_gone():
+        elif self.exchanges and (self._half_closed or self._room is not None) and self.stream.peer_gone():
             self._lose()
         else:
             self._sweep_exchanges(now)
@@ -517,8 +536,9 @@ class Connection:
                 exchange.cancel(nobody_waits=False, error=DeadlineExceeded(late, status=504))
 
     def drain(self) -> None:
-        """The server is stopping: close unless an answer is owed or a request is half read."""
-        if not self.exchanges and not self._ready and not self.protocol.expecting and self._lingering is None:
+        """The server is stopping: close unless an answer is owed, or on its way, or a request is half read."""
+        busy = self.exchanges or self._unsent or self.protocol.expecting
+        if not busy and self._lingering is None:
             self._say_goodbye()
 
 
@@ -579,7 +599,9 @@ async def serve(
                 listener.close()
             with trio.move_on_after(float("inf") if limits.shutdown_grace is None else limits.shutdown_grace):
                 for service in services:
-                    await service.drain()
+                    service.drain()
+                for service in services:
+                    await service.idle()
             nursery.cancel_scope.cancel()
 
 
@@ -599,8 +621,16 @@ async def serve_stream(
     it is closed in the end. The other arguments, errors and cancellation are those of :func:`serve`.
     """
     service = Service(protocol, Listen("a stream"), limits=limits or Limits(), mount=mount, quirks=quirks, log=log)
-    async with Started(app) as service.roles, trio.open_nursery() as nursery:
-        nursery.start_soon(service.sweep)
-        service.start(SocketStream(stream) if isinstance(stream, socket.socket) else TrioStream(stream), nursery)
-        await service.idle()
-        nursery.cancel_scope.cancel()
+    try:
+        served = SocketStream(stream) if isinstance(stream, socket.socket) else TrioStream(stream)
+    except OSError:
+        stream.close()  # the peer has left already
+        return
+    try:
+        async with Started(app) as service.roles, trio.open_nursery() as nursery:
+            nursery.start_soon(service.sweep)
+            service.start(served, nursery)
+            await service.idle()
+            nursery.cancel_scope.cancel()
+    finally:
+        served.close()

@@ -141,7 +141,10 @@ class SocketStream:
 
     def reset(self) -> None:
         if not self._closed and self.peer is not None:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            except OSError:
+                pass  # BSD and macOS refuse it once the peer has reset the connection itself
         self.close()
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ loaded only when the application has loaded it itself.
 """
 
 import os
+import stat
 import sys
 
 from gateways._model.environ import Rules, build
@@ -50,11 +51,13 @@ def run(
     rules = Rules(quirks=quirks, mount=mount, trust_remote_user=trust_remote_user, trust_forwarded=trust_forwarded)
     pairs = _process_environment()
     os.environ.pop("HTTP_PROXY", None)  # httpoxy: urllib and others would believe it
+    stdin = _Stdin()
     sink = _Stdout(_take_stdout(), trio)
-    answer = _answer(app, pairs, sink, rules, limits or Limits(), allow_headers)
+    answer = _answer(app, pairs, stdin, sink, rules, limits or Limits(), allow_headers)
     try:
         _drive(answer, trio)
         sink.flush()
+        _drop_rest(stdin, dict(pairs))
     except BrokenPipeError:
         raise SystemExit(1) from None
     except Exception as error:
@@ -65,6 +68,7 @@ def run(
 async def _answer(
     app: "Application",
     pairs: "tuple[tuple[str, str], ...]",
+    stdin: "_Stdin",
     sink: "_Stdout",
     rules: Rules,
     limits: Limits,
@@ -74,8 +78,8 @@ async def _answer(
     try:
         environ, path, _ = build(pairs, "cgi", rules)
         length = body_length(environ)
-        body = Body(_Stdin(), length, max_read=limits.max_read)
-        data = Body(_Stdin(), 0)
+        body = Body(stdin, length, max_read=limits.max_read)
+        data = Body(stdin, 0)
         request = Request._built(environ, path, pairs, body, "responder", data, "cgi", _CARRIER)
         async with Started(app) as roles:
             await respond(roles, request, sink, limits=limits, allowed=allowed)
@@ -169,16 +173,44 @@ class _WantTrio:
         yield _TRIO_WANTED
 
 
+def _drop_rest(stdin: "_Stdin", environ: "dict[str, str]") -> None:
+    """Read what the handler has left of the body, if it comes over a socket.
+
+    stdin and stdout of a script under Apache's mod_cgid are one socket. Closed with unread input it is reset, and the
+    answer is lost with it.
+    """
+    if not stdin.is_socket():
+        return
+    try:
+        length = body_length(environ)
+    except (RemoteProtocolError, ValueError):
+        return  # nobody knows how much there is
+    left = sys.maxsize if length is None else length - stdin.taken
+    while left > 0 and (dropped := len(stdin.receive_blocking(min(left, 65_536)))):
+        left -= dropped
+
+
 class _Stdin:
     """The body as it comes in on fd 0."""
 
-    __slots__ = ()
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def is_socket(self) -> bool:
+        try:
+            return stat.S_ISSOCK(os.fstat(0).st_mode)
+        except OSError:
+            return False
 
     def receive_blocking(self, max_bytes: int) -> bytes:
         try:
-            return os.read(0, max_bytes)
+            data = os.read(0, max_bytes)
         except OSError:
             return b""  # closed, or not for reading: the same as an early end
+        self.taken += len(data)
+        return data
 
     async def receive(self, max_bytes: int) -> bytes:
         if _in_trio():

@@ -461,8 +461,10 @@ class ServerConnection:
     def fail(self, stream_id: int) -> bytes:
         """End a response that broke after its head, as visibly as possible.
 
-        Alone on its connection: no FCGI_END_REQUEST, and :attr:`broken` asks for a reset. Beside others:
-        FCGI_END_REQUEST with application status 1 and no end of STDOUT, for isolation beats signalling.
+        Alone on its connection: no FCGI_END_REQUEST, and :attr:`broken` asks for a reset. A unix socket has none, and
+        nginx 1.22.1 without fastcgi_keep_conn takes its end for the end of the response; so a record out of place goes
+        before it, for which nginx gives the response up. Beside others: FCGI_END_REQUEST with application status 1 and
+        no end of STDOUT, for isolation beats signalling.
         """
         request = self._answerable(stream_id)
         self._forget(stream_id, request)
@@ -471,7 +473,7 @@ class ServerConnection:
         if self._requests:
             return self._take_log(stream_id, request) + wire.encode_end(stream_id, 1)
         self.closing = self.broken = self._dead = True
-        return b""
+        return wire.encode_record(wire.UNKNOWN_TYPE, 0, bytes([wire.END_REQUEST]) + bytes(7))
 
     def _send(self, stream_id: int, data: bytes) -> bytes:
         request = self._answerable(stream_id)

@@ -7,9 +7,12 @@ trio is imported by those answers alone that wait, as a CGI script should.
 
 import hashlib
 import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import gateways
 from gateways import Reject, Request, Response
+
+Send = Callable[[str | bytes], Awaitable[None]]
 
 #: 10 MiB in which no two neighbouring blocks of 4 KiB are equal, so that no mix-up passes unnoticed.
 BIG = b"".join(bytes([number % 251]) * 4096 for number in range(2560))
@@ -42,7 +45,7 @@ async def big(request: Request) -> Response:
 
 
 async def push(request: Request) -> Response:
-    async def body(send):
+    async def body(send: Send) -> None:
         for number in range(100):
             await send(f"{number}\n")
 
@@ -50,7 +53,7 @@ async def push(request: Request) -> Response:
 
 
 async def numbers(request: Request) -> Response:
-    async def body():
+    async def body() -> AsyncGenerator[bytes]:
         for number in range(100):
             yield b"%d\n" % number
 
@@ -62,7 +65,7 @@ async def stream(request: Request) -> Response:
     gate = int(request.query["gate"])
     import trio
 
-    async def body(send):
+    async def body(send: Send) -> None:
         await send("first\n")
         async with await trio.open_tcp_stream("127.0.0.1", gate) as client:
             await client.receive_some()
@@ -139,7 +142,7 @@ async def late(request: Request) -> Response:
     """Break after the first piece has certainly left for the web server."""
     import trio
 
-    async def body(send):
+    async def body(send: Send) -> None:
         await send("first\n")
         await trio.sleep(0.05)
         raise RuntimeError("a bug after the first byte")

@@ -10,9 +10,10 @@ that break off.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
+from textwrap import dedent, indent
 
 import attrs
 
@@ -176,6 +177,10 @@ def _matches(text: str, patterns: str) -> bool:
 ADDED, ABSENT, CHANGED, REFUSED = "added", "absent", "changed", "refused"
 
 
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(names.split(", "))
+
+
 @attrs.frozen
 class Difference:
     """Something that web servers change.
@@ -186,7 +191,7 @@ class Difference:
 
     where: str
     kind: str
-    names: tuple[str, ...] = attrs.field(converter=lambda names: tuple(names.split(", ")))
+    names: tuple[str, ...] = attrs.field(converter=_split)
     reason: str
     requests: tuple[str, ...] = ("*",)
 
@@ -328,9 +333,7 @@ DIFFERENCES = [
         "PATH_TRANSLATED",
         "PATH_INFO as if it were a path below the document root (RFC 3875 section 4.1.6).",
     ),
-    Difference(
-        "apache2-fastcgi-sethandler-*", ADDED, "proxy-nokeepalive", "A note of mod_proxy to itself, handed on."
-    ),
+    Difference("apache2-fastcgi-sethandler-*", ADDED, "proxy-nokeepalive", "A note of mod_proxy to itself, handed on."),
     Difference(
         "apache2-*",
         CHANGED,
@@ -358,9 +361,7 @@ DIFFERENCES = [
         "HTTP_CONNECTION",
         "mod_fcgid has no connections to keep and says so, whatever the client said.",
     ),
-    Difference(
-        "apache2-fastcgi-fcgid-*", CHANGED, "HTTP_CONNECTION", "As above.", ("connection fields",)
-    ),
+    Difference("apache2-fastcgi-fcgid-*", CHANGED, "HTTP_CONNECTION", "As above.", ("connection fields",)),
     Difference(
         "apache2-fastcgi-fcgid-*",
         ABSENT,
@@ -438,9 +439,7 @@ DIFFERENCES = [
         "lighttpd keeps an answer until it is whole, and cuts the part from it that the client wants.",
         ("part of a file",),
     ),
-    Difference(
-        "lighttpd-* -lighttpd-*-unbuffered-*", ADDED, "answer content-range", "As above.", ("part of a file",)
-    ),
+    Difference("lighttpd-* -lighttpd-*-unbuffered-*", ADDED, "answer content-range", "As above.", ("part of a file",)),
     Difference(
         "lighttpd-* -lighttpd-*-unbuffered-*",
         CHANGED,
@@ -454,6 +453,20 @@ DIFFERENCES = [
         ADDED,
         "LC_CTYPE",
         "Python sets it when it starts without a locale (PEP 538), and what is in its environment is in the request's.",
+    ),
+    Difference(
+        "dev-cgi-*",
+        ADDED,
+        "CONTENT_LENGTH, LANG, PATH, SCRIPT_FILENAME",
+        "A CGI program is told its own file and a length always, and inherits the environment.",
+    ),
+    # development
+    Difference(
+        "dev-*",
+        CHANGED,
+        "answer body, answer content-type, answer content-length",
+        "In development, the page of an error shows the error.",
+        ("500*",),
     ),
     # mounts
     Difference(
@@ -494,16 +507,176 @@ def break_at(configuration: str) -> Break:
     return row
 
 
-BREAKS: list[Break] = []
+BREAKS = [
+    Break(
+        "nginx-*-tcp-* apache2-scgi-*-tcp-*", VISIBLE, VISIBLE, "We reset the connection, and the server hands that on."
+    ),
+    Break(
+        "nginx-fastcgi-*-unix-* apache2-fastcgi-* -apache2-fastcgi-fcgid-*",
+        VISIBLE,
+        VISIBLE,
+        "The server minds that there was no FCGI_END_REQUEST, or (nginx without fastcgi_keep_conn) that an "
+        "FCGI_UNKNOWN_TYPE came in its place.",
+    ),
+    Break(
+        "lighttpd-*-unbuffered-*",
+        VISIBLE,
+        VISIBLE,
+        "The server minds that there was no FCGI_END_REQUEST, and has not kept the answer back.",
+    ),
+    Break(
+        "nginx-scgi-*-unix-*",
+        INVISIBLE,
+        VISIBLE,
+        "The end of the connection is how an answer over SCGI ends, and a unix socket cannot be reset.",
+    ),
+    Break(
+        "apache2-scgi-*-unix-*",
+        INVISIBLE,
+        INVISIBLE,
+        "The same, and Apache has dropped the length.",
+    ),
+    Break(
+        "apache2-fastcgi-fcgid-*",
+        INVISIBLE,
+        VISIBLE,
+        "mod_fcgid appends a page about an internal error to what it has sent, ends the process and starts another, "
+        "which may take it some seconds.",
+    ),
+    Break(
+        "apache2-cgi-*",
+        INVISIBLE,
+        INVISIBLE,
+        "All that CGI has is an exit status, which Apache does not look at; and it has dropped the length.",
+    ),
+    Break(
+        "lighttpd-*-stock-* lighttpd-*-spawned-* lighttpd-cgi-*",
+        INVISIBLE,
+        VISIBLE,
+        "lighttpd keeps the answer until it ends, takes any end for one, and gives it the length of what there is; one "
+        "that was announced it leaves.",
+    ),
+]
 
 # --- the page --------------------------------------------------------------------------------------------------------
 
 #: What ``page`` is kept in.
 PAGE = Path(__file__).parents[2] / "docs" / "differences.rst"
 
+_INTRODUCTION = """\
+What web servers change
+=======================
+
+.. Written by: python -m tests.interop.table
+
+The same handler, asked the same, sees an equal :class:`~gateways.Request` and gives the client an equal answer,
+whichever web server and protocol are between the two. What servers change by themselves is on this page, and nothing
+else: the tests send {requests} requests through {configurations} configurations of real web servers, and of
+``gateways dev``, and compare each with what happens without any, over our own HTTP front end. What differs and has no
+row here fails, and so does a row that nothing differs by.
+
+These are Debian 12's nginx 1.22, Apache 2.4 and lighttpd 1.4, configured as :ref:`below <differences-configurations>`.
+Patterns of configurations are those of a shell; one that begins with "-" takes some out again.
+
+Equality leaves out REMOTE_PORT and SERVER_SOFTWARE. Fields of the answer that are about one connection (Connection,
+Date, Keep-Alive, Server, Transfer-Encoding) are not compared, nor is a Content-Length with a body to it: whether that
+has a length or comes in chunks is between client and server.
+"""
+
+_REQUESTS = """\
+The requests
+------------
+"""
+
+_BREAKS = """\
+Answers that break off
+----------------------
+
+A handler that fails before the first byte of its answer makes a clean 500 everywhere. After that the client has got a
+part of an answer, and all that can be done is to let it see that the rest is missing. "Streamed" is an answer without
+a length, "announced" one with a Content-Length. A client that keeps its connection (the default of HTTP/1.1) learns of
+it when the server gives up on that: with Apache after KeepAliveTimeout, 5 seconds unless configured.
+"""
+
+_CONFIGURATIONS = """\
+.. _differences-configurations:
+
+The configurations
+------------------
+
+@BACKEND@ is where the application listens, @PATH@ the mount, @SCRIPT@ a script that the server runs. Each comes with a
+unix socket and TCP, at the root and below /app, where that makes a difference. "dev" is ``gateways dev``, with the
+protocol of ``--via``.
+"""
+
 
 def page() -> str:
-    return ""
+    """The text of docs/differences.rst."""
+    parts = [_INTRODUCTION.format(requests=len(REQUESTS), configurations=len(IDS))]
+    for title, rows in _by_server().items():
+        parts.append(f"{title}\n{'-' * len(title)}\n")
+        parts.append(_table(("What", "Where", "In the requests", "Why"), map(_cells, rows)))
+    parts.append(_BREAKS)
+    breaks = ((_literals(row.where), row.streamed, row.announced, _escape(row.reason)) for row in BREAKS)
+    parts.append(_table(("Where", "Streamed", "Announced", "Why"), breaks))
+    parts.append(_REQUESTS)
+    parts.append(_table(("Name", "Request", "Fields", "Body"), map(_asked_cells, REQUESTS)))
+    parts.append(_CONFIGURATIONS)
+    for configuration in CONFIGURATIONS:
+        name = configuration.id.rsplit("-", 2)[0]
+        text = f"``{name}-*``\n\n.. code-block:: none\n\n{indent(dedent(configuration.site), '   ')}\n"
+        if text not in parts:
+            parts.append(text)
+    return "\n".join(parts)
+
+
+def _by_server() -> dict[str, list[Difference]]:
+    """The differences by the one server that they are about, or together."""
+    found: dict[str, list[Difference]] = {}
+    titles = {"nginx": "nginx", "apache2": "Apache", "lighttpd": "lighttpd", "dev": "gateways dev"}
+    for row in DIFFERENCES:
+        servers = {configuration.partition("-")[0] for configuration in IDS if row.is_at(configuration)}
+        title = titles[servers.pop()] if len(servers) == 1 else "Several servers"
+        found.setdefault(title, []).append(row)
+    return found
+
+
+def _cells(row: Difference) -> tuple[str, ...]:
+    what = f"{row.kind}: {', '.join(f'``{name}``' for name in row.names)}"
+    where = "all" if row.requests == ("*",) else "; ".join(row.requests).replace("*", "\\*")
+    return what, _literals(row.where), where, _escape(row.reason)
+
+
+def _asked_cells(asked: Asked) -> tuple[str, ...]:
+    fields = ", ".join(f"``{name}: {value if len(value) < 80 else '...'}``" for name, value in asked.headers)
+    if asked.body is None:
+        body = ""
+    elif isinstance(asked.body, bytes):
+        body = f"{len(asked.body)} bytes"
+    else:
+        body = f"{sum(map(len, asked.body))} bytes, chunked{' slowly' if asked.slowly else ''}"
+    version = "" if asked.version == "1.1" else f" HTTP/{asked.version}"
+    target = asked.target.replace("{mount}", "/app") or "(the mount itself)"
+    return asked.name, f"``{asked.method} {target}{version}``", _printable(fields), body
+
+
+def _printable(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode() if "\udce9" in text else text.replace("\t", "(tab)")
+
+
+def _literals(patterns: str) -> str:
+    return ", ".join(f"``{pattern}``" for pattern in patterns.split(" "))
+
+
+def _escape(text: str) -> str:
+    return text.replace("*", "\\*").replace("`", "\\`")
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in (head, *rows):
+        lines += [f"   {'* -' if number == 0 else '  -'} {cell}".rstrip() for number, cell in enumerate(row)]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
 from subprocess import PIPE
 
 import attrs
@@ -23,11 +22,12 @@ import trio
 import trio.testing
 
 import gateways
-from gateways import Listen, Request
+from gateways import Request
 from tests.interop import site, table
+from tests.interop.backend import serving, site_script
 from tests.interop.client import Answer, fetch, fetch_raw, open_request
 from tests.interop.conftest import ScriptFor
-from tests.interop.servers import SERVER_NAME, SOCKET_MODE, FrontEnd, python_script
+from tests.interop.servers import SERVER_NAME, FrontEnd
 from tests.interop.table import ABSENT, ADDED, CHANGED, DIFFERENCES, REFUSED, REQUESTS, Asked, Difference
 
 #: Fields that are about one connection or one moment.
@@ -42,9 +42,7 @@ _PATIENCE, _IMPATIENCE = 20.0, 0.3
 
 @pytest.fixture(scope="module")
 def script_for() -> ScriptFor:
-    """The site as a script: CGI, or FastCGI on fd 0."""
-    program = Path(site.__file__).read_text()
-    return lambda configuration: python_script(f"{program}\ngateways.run(app, mount={configuration.mount_option!r})\n")
+    return site_script
 
 
 @pytest.fixture(autouse=True)
@@ -58,15 +56,9 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 async def test_requests_and_answers_are_equal(web: FrontEnd) -> None:
     configuration = web.configuration
-    async with trio.open_nursery() as nursery:
-        if web.address is not None:
-            listen = Listen(web.address, mode=SOCKET_MODE)
-            serve = {"fastcgi": gateways.fastcgi.serve, "scgi": gateways.scgi.serve}[configuration.protocol]
-            await nursery.start(partial(serve, site.app, listen, mount=configuration.mount_option))
-        expected = await _reference(configuration.mount)
+    async with serving(site.app, web):
         seen = await _ask_all(configuration.id, configuration.mount, web.port)
-        nursery.cancel_scope.cancel()
-    assert_equal_but_for_what_is_named(configuration.id, expected, seen)
+    assert_equal_but_for_what_is_named(configuration.id, await _reference(configuration.mount), seen)
 
 
 @pytest.mark.parametrize(("via", "mount"), table.DEV, ids=[table.dev_id(via, mount) for via, mount in table.DEV])
@@ -135,7 +127,7 @@ def assert_equal_but_for_what_is_named(configuration: str, expected: dict[str, S
         if (row, name) not in met
     ]
     if unnamed or stale:
-        lines = ("differences without a name:", *unnamed, "names without a difference:", *stale)
+        lines = ("differences without a name:", *unnamed[:40], "names without a difference:", *stale)
         pytest.fail("\n  ".join(lines), pytrace=False)
 
 

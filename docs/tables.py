@@ -1,0 +1,112 @@
+"""Tables of the documentation that are made of what they are about, when it is built.
+
+``.. limits-table::`` of gateways.Limits, ``.. laws-table:: Paths`` of laws.toml, ``.. conformance-table:: F`` of
+conformance.toml.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from gateways import Limits
+from tools import compliance
+
+
+class _Table(Directive):
+    """A directive whose content is a list-table that ``lines`` writes."""
+
+    def run(self) -> list[nodes.Node]:
+        settings = self.state.document.settings
+        settings.record_dependencies.add(str(compliance.LAWS))
+        settings.record_dependencies.add(str(compliance.CONFORMANCE))
+        parent = nodes.Element()
+        self.state.nested_parse(StringList(list(self.lines()), source="tables.py"), self.content_offset, parent)
+        return parent.children
+
+    def lines(self) -> Iterable[str]:
+        raise NotImplementedError
+
+
+def _list_table(widths: str, *rows: Iterable[str]) -> Iterable[str]:
+    yield from (".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", "")
+    for row in rows:
+        for number, cell in enumerate(row):
+            first, *others = cell.splitlines() or [""]
+            yield f"   {' ' if number else '*'} - {first}"
+            yield from (f"       {line}" if line else "" for line in others)
+
+
+class LimitsTable(_Table):
+    """Every cap and deadline: field, default, meaning, flag."""
+
+    def lines(self) -> Iterable[str]:
+        from gateways.cli.settings import _flag
+
+        rows = [
+            (f"``{name}``", "none" if default is None else f"{default:,.12g}", meaning, f"``{_flag(name)}``")
+            for name, (default, meaning) in Limits.fields().items()
+        ]
+        return _list_table("20 12 43 25", ("field", "default", "what it limits", "flag"), *rows)
+
+
+class LawsTable(_Table):
+    """The laws about one thing, each with its tests."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def lines(self) -> Iterable[str]:
+        about = self.arguments[0]
+        rows = [(_escape(law.says), _tests(law.tests)) for law in compliance.laws() if law.about == about]
+        if not rows:
+            raise self.error(f"there are no laws about {about!r}")
+        return _list_table("55 45", ("law", "held by"), *rows)
+
+
+class ConformanceTable(_Table):
+    """The rules whose ids begin with a letter, what becomes of each, and the tests that show it."""
+
+    required_arguments = 1
+
+    def lines(self) -> Iterable[str]:
+        rows = [
+            (
+                rule.id,
+                "\\-" if rule.section == "-" else rule.section,
+                _escape(rule.rule),
+                f"**{compliance.MET[rule.met]}**" + (f": {_escape(rule.how)}" if rule.how else ""),
+                _tests(rule.tests) or "\\-",
+            )
+            for rule in compliance.rules()
+            if rule.id.startswith(self.arguments[0])
+        ]
+        return _list_table("6 8 32 24 30", ("id", "section", "rule", "met", "shown by"), *rows)
+
+
+def _escape(text: str) -> str:
+    for character in "\\*`|_":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _tests(tests: Iterable[str]) -> str:
+    """One line for each test: its file without the part that all have in common, and its name."""
+    lines = [f"| ``{test.removeprefix('tests/')}``" for test in tests]
+    return "\n".join(lines)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("limits-table", LimitsTable)
+    app.add_directive("laws-table", LawsTable)
+    app.add_directive("conformance-table", ConformanceTable)
+    return {"version": "1", "parallel_read_safe": True}
