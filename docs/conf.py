@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 ROOT = Path(__file__).parent.parent
 METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -17,16 +20,21 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx_copybutton",
     "sphinxcontrib_trio",  # marks functions that are async, and context managers, as such
+    "tables",  # ours, in this folder
 ]
 exclude_patterns = ["_build", "README.md"]
 default_role = "any"
 nitpicky = False
+smartquotes = False  # "" is code more often than it is speech
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autoclass_content = "both"
+autodoc_type_aliases = {name: f"gateways.{name}" for name in ("Application", "Handler")}
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_title = f"gateways {release}"
 
 # Copying an example leaves the prompts behind.

@@ -38,7 +38,7 @@ class _Table(Directive):
 
 
 def _list_table(widths: str, *rows: Iterable[str]) -> Iterable[str]:
-    yield from (".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", "")
+    yield from (".. list-table::", "   :class: fixed", "   :header-rows: 1", f"   :widths: {widths}", "")
     for row in rows:
         for number, cell in enumerate(row):
             first, *others = cell.splitlines() or [""]
@@ -67,7 +67,7 @@ class LawsTable(_Table):
 
     def lines(self) -> Iterable[str]:
         about = self.arguments[0]
-        rows = [(_escape(law.says), _tests(law.tests)) for law in compliance.laws() if law.about == about]
+        rows = [(law.says, _tests(law.tests)) for law in compliance.laws() if law.about == about]
         if not rows:
             raise self.error(f"there are no laws about {about!r}")
         return _list_table("55 45", ("law", "held by"), *rows)
@@ -81,28 +81,19 @@ class ConformanceTable(_Table):
     def lines(self) -> Iterable[str]:
         rows = [
             (
-                rule.id,
-                "\\-" if rule.section == "-" else rule.section,
-                _escape(rule.rule),
-                f"**{compliance.MET[rule.met]}**" + (f": {_escape(rule.how)}" if rule.how else ""),
+                rule.id + ("" if rule.section == "-" else f" (section {rule.section})"),
+                f"{rule.rule}\n\n**{compliance.MET[rule.met]}**" + (f". {rule.how}" if rule.how else ""),
                 _tests(rule.tests) or "\\-",
             )
             for rule in compliance.rules()
             if rule.id.startswith(self.arguments[0])
         ]
-        return _list_table("6 8 32 24 30", ("id", "section", "rule", "met", "shown by"), *rows)
-
-
-def _escape(text: str) -> str:
-    for character in "\\*`|_":
-        text = text.replace(character, f"\\{character}")
-    return text
+        return _list_table("13 47 40", ("id", "rule, and whether it is met", "shown by"), *rows)
 
 
 def _tests(tests: Iterable[str]) -> str:
     """One line for each test: its file without the part that all have in common, and its name."""
-    lines = [f"| ``{test.removeprefix('tests/')}``" for test in tests]
-    return "\n".join(lines)
+    return "\n".join(f"| ``{test.removeprefix('tests/')}``" for test in tests)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -247,8 +247,12 @@ class Exchange(Carrier):
     def _before_wait(self) -> None:
         # Only what has a body to it: a lone head may still become a clean error.
         if self._chunks and not self._over:
-            self._flush()
-            self.connection.write_in_background()
+            try:
+                self._flush()
+                self.connection.write_in_background()
+            except Exception:
+                # Raised here, between two steps of the handler, it would leave it suspended for ever.
+                self.connection.break_down()
 
     def report(self, error: BaseException) -> None:
         log = self.connection.service.log

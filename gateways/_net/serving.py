@@ -264,11 +264,15 @@ class Connection:
         try:
             await work()
         except Exception:
-            # Whatever this is, it is a bug of ours and must not reach the other connections.
-            self.service.log.exception("%s: internal error", self.service.listen.address)
-            self._lose()
+            self.break_down()
         finally:
             self._leave()
+
+    def break_down(self) -> None:
+        """Give the connection up for the exception that is being handled: a bug of ours, whatever it is, that must
+        not reach the other connections."""
+        self.service.log.exception("%s: internal error", self.service.listen.address)
+        self._lose()
 
     def _leave(self) -> None:
         """One task less; the last one closes the stream."""
@@ -621,10 +625,8 @@ async def serve_stream(
     it is closed in the end. The other arguments, errors and cancellation are those of :func:`serve`.
     """
     service = Service(protocol, Listen("a stream"), limits=limits or Limits(), mount=mount, quirks=quirks, log=log)
-    try:
-        served = SocketStream(stream) if isinstance(stream, socket.socket) else TrioStream(stream)
-    except OSError:
-        stream.close()  # the peer has left already
+    served = _as_stream(stream)
+    if served is None:
         return
     try:
         async with Started(app) as service.roles, trio.open_nursery() as nursery:
@@ -634,3 +636,16 @@ async def serve_stream(
             nursery.cancel_scope.cancel()
     finally:
         served.close()
+
+
+def _as_stream(
+    stream: trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | socket.socket,
+) -> AnyStream | None:
+    """What the engine drives; None when the peer has left already, and then the stream is closed."""
+    if not isinstance(stream, socket.socket):
+        return TrioStream(stream)
+    try:
+        return SocketStream(stream)
+    except OSError:  # ENOTCONN of getpeername, EINVAL of setsockopt on BSD and macOS
+        stream.close()
+        return None

@@ -58,10 +58,9 @@ def run(
         _drive(answer, trio)
         sink.flush()
         _drop_rest(stdin, dict(pairs))
-    except BrokenPipeError:
-        raise SystemExit(1) from None
     except Exception as error:
-        sink.report(error)
+        if not sink.gone:
+            sink.report(error)
         raise SystemExit(1) from None
 
 
@@ -245,6 +244,8 @@ class _Stdout:
 
     def __init__(self, descriptor: int, use_trio: "bool | None") -> None:
         self.committed = False
+        #: The web server no longer listens: what fails from now on is not worth a word.
+        self.gone = False
         self._descriptor = descriptor
         self._head = b""
         self._use_trio = use_trio
@@ -267,8 +268,12 @@ class _Stdout:
         view = memoryview(self._head + data)
         self._head = b""
         self.committed = True
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except ConnectionError:  # a pipe breaks, a socket (mod_cgid gives one to its scripts) is reset
+            self.gone = True
+            raise
 
     def report(self, error: BaseException) -> None:
         if isinstance(error, RemoteProtocolError):

@@ -59,7 +59,8 @@ CONFIGURATIONS = _configurations()
 
 
 def _handler_source() -> str:
-    return re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0]
+    found = re.search(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""
 
 
 def _program(configuration: Configuration) -> str:

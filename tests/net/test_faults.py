@@ -1,0 +1,1115 @@
+"""Whatever fails, and wherever: no task, no descriptor and no file is left behind, and the next request is fine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import struct
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from gateways import Limits, Listen, LocalProtocolError, Reject, Request, Response, Roles, fastcgi, scgi
+from gateways._model.handler import Handler, as_roles
+from gateways._net import inbox, serving
+from gateways._net.address import Listener, open_listeners
+from gateways._net.choosing import ChoosingConnection
+from gateways._net.inbox import Inbox
+from gateways._net.stream import AnyStream, SocketStream
+from gateways.events import ClientConnection
+from gateways.fastcgi import wire
+from tests.net.tools import FASTCGI, GET, PATIENCE, POST, SCGI, Peer, running, unix, variables
+
+Send = Callable[[bytes], Awaitable[None]]
+
+RESET = struct.pack("ii", 1, 0)
+#: More than both socket buffers of a connection hold.
+BIG = 4_000_000
+
+
+# --- what is counted ---------------------------------------------------------------------------------------------
+
+
+def descriptors() -> int:
+    """How many are open, unlinked temporary files included."""
+    return len(os.listdir("/dev/fd"))
+
+
+def tasks() -> int:
+    """How many tasks there are, trio's own included."""
+
+    def below(task: trio.lowlevel.Task) -> int:
+        return 1 + sum(below(child) for nursery in task.child_nurseries for child in nursery.child_tasks)
+
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    return below(root)
+
+
+@contextlib.contextmanager
+def nothing_left_open() -> Generator[None]:
+    before = descriptors()
+    yield
+    assert descriptors() == before
+
+
+# --- a service, a line into it, and an application with a handler for each kind of trouble --------------------------
+
+
+def service_for(app: Handler, protocol: serving.Protocol = FASTCGI, **limits: Any) -> serving.Service:
+    service = serving.Service(
+        protocol, Listen("a test"), limits=Limits(**limits), mount=None, quirks="none", log=logging.getLogger("faults")
+    )
+    service.roles = as_roles(app)
+    return service
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def tcp_pair(room: int = 0) -> tuple[socket.socket, socket.socket]:
+    ours = socket.socket()
+    if room:  # which has to be known before the window is announced
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours.connect(listening.getsockname())
+        theirs = listening.accept()[0]
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def narrow_pair() -> tuple[socket.socket, socket.socket]:
+    """With buffers that the answer of ``gathered`` does not fit into."""
+    ours, theirs = pair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return ours, theirs
+
+
+def narrow_tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """The same over TCP."""
+    ours, theirs = tcp_pair(4096)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return ours, theirs
+
+
+@asynccontextmanager
+async def connected(
+    app: Handler, protocol: serving.Protocol = FASTCGI, make: Callable[[], Any] = pair, **limits: Any
+) -> AsyncGenerator[tuple[serving.Service, Peer]]:
+    """A web server's side of one connection; at the end everything is gone, whatever happened on it."""
+    service = service_for(app, protocol, **limits)
+    ours, theirs = make()
+    client = fastcgi.ClientConnection() if protocol is FASTCGI else scgi.ClientConnection()
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            service.start(SocketStream(theirs), nursery)
+            try:
+                yield service, Peer(stream, client)
+            finally:
+                stream.socket.close()
+                await service.idle()
+                assert not nursery.child_tasks
+
+
+async def troubled(request: Request) -> Response:
+    """One handler that does it all: waits, reads, streams, logs, breaks, starts tasks."""
+    name = request.path.removeprefix("/")
+    await trio.lowlevel.checkpoint()
+    match name:
+        case "read":
+            return Response(str(len(await request.body.read())))
+        case "stream":
+            return Response(_stream)
+        case "generator":
+            return Response(_generator())
+        case "late":
+            return Response(_breaks_late)
+        case "early":
+            raise RuntimeError("before the head")
+        case "nursery":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.lowlevel.checkpoint)
+                request.log("in a nursery")
+        case "big":
+            return Response(b"b" * 200_000)
+        case "forever":
+            await trio.sleep_forever()
+        case "denied":
+            raise Reject(403)
+    return Response("fine")
+
+
+async def _stream(send: Send) -> None:
+    for _ in range(3):
+        await send(b"s" * 1000)
+        await trio.lowlevel.checkpoint()
+
+
+async def _generator() -> AsyncIterator[bytes]:
+    try:
+        for _ in range(3):
+            yield b"g" * 40_000
+    finally:
+        await trio.lowlevel.checkpoint()
+
+
+async def _breaks_late(send: Send) -> None:
+    await _stream(send)
+    raise RuntimeError("after the head")
+
+
+# --- conversations -----------------------------------------------------------------------------------------------
+
+
+def asking(
+    path: str,
+    body: bytes = b"",
+    *,
+    stream_id: int = 1,
+    keep: bool = False,
+    end: bool = True,
+    web: ClientConnection | None = None,
+) -> bytes:
+    """A whole FastCGI request, by the client ``web`` if it is to understand the answer."""
+    web = web or fastcgi.ClientConnection()
+    length = {"CONTENT_LENGTH": str(len(body))} if body else {}
+    method = "POST" if body else "GET"
+    data = web.send_request(stream_id, variables(method, path, **length), keep_connection=keep)
+    data += web.send_body(stream_id, body)
+    return data + web.end_body(stream_id) if end else data
+
+
+def asking_scgi(path: str, body: bytes = b"") -> bytes:
+    web = scgi.ClientConnection()
+    fields = variables("POST" if body else "GET", path, CONTENT_LENGTH=str(len(body)), SCGI="1")
+    return web.send_request(0, fields) + web.send_body(0, body) + web.end_body(0)
+
+
+ABORT = wire.encode_record(wire.ABORT_REQUEST, 1)
+FASTCGI_TALKS: dict[str, list[bytes]] = {
+    "get": [asking("/")],
+    "post": [asking("/read", b"x" * 5000)],
+    "a body in pieces": [asking("/read", b"x" * 9)[:-12], asking("/read", b"x" * 9)[-12:]],
+    "kept": [asking("/", keep=True), asking("/stream", keep=True), asking("/")],
+    "pipelined": [asking("/", keep=True) + asking("/read", b"abc", stream_id=2, keep=True) + asking("/", stream_id=3)],
+    "side by side, with a spool": [
+        asking("/forever", b"x" * 100_000, keep=True, end=False),
+        asking("/forever", stream_id=2, keep=True) + asking("/stream", stream_id=3, keep=True),
+        wire.encode_record(wire.ABORT_REQUEST, 2) + ABORT,
+    ],
+    "aborted": [asking("/forever", keep=True), ABORT, asking("/")],
+    "streamed": [asking("/stream")],
+    "generated": [asking("/generator")],
+    "big": [asking("/big")],
+    "fails before the head": [asking("/early")],
+    "fails after the head": [asking("/late")],
+    "fails beside a sibling": [asking("/forever", stream_id=2, keep=True) + asking("/late", keep=True)],
+    "early answer to an upload": [asking("/", b"u" * 70_000)],
+    "nursery": [asking("/nursery")],
+    "denied": [asking("/denied")],
+    "no variables": [wire.encode_record(wire.BEGIN_REQUEST, 1, bytes([0, 1, 0, 0, 0, 0, 0, 0])), b"\1\4\0\1\0\0\0\0"],
+    "values": [wire.encode_record(wire.GET_VALUES, 0, wire.encode_pairs([("FCGI_MAX_CONNS", "")])), asking("/")],
+    "not FastCGI": [b"GET / HTTP/1.1\r\n\r\n"],
+    "nonsense after a request": [asking("/forever", keep=True), b"nonsense" * 10],
+}
+SCGI_TALKS: dict[str, list[bytes]] = {
+    "get": [asking_scgi("/")],
+    "post in pieces": [asking_scgi("/read", b"x" * 5000)[:4000], asking_scgi("/read", b"x" * 5000)[4000:]],
+    "streamed": [asking_scgi("/stream")],
+    "generated": [asking_scgi("/generator")],
+    "fails before the head": [asking_scgi("/early")],
+    "fails after the head": [asking_scgi("/late")],
+    "early answer to an upload": [asking_scgi("/", b"u" * 70_000)],
+    "denied": [asking_scgi("/denied")],
+    "refused": [b"9:A\0b\0c\0d\0e,"],
+    "waits": [asking_scgi("/forever")],
+    "not SCGI": [b"GET / HTTP/1.1\r\n\r\n"],
+}
+TALKS = [(FASTCGI, name, talk) for name, talk in FASTCGI_TALKS.items()]
+TALKS += [(SCGI, name, talk) for name, talk in SCGI_TALKS.items()]
+
+
+class Faulty:
+    """Any stream, of which one operation, counted from 0, and those after it go wrong in the way of ``fault``."""
+
+    def __init__(self, inner: AnyStream, fault: str, at: int) -> None:
+        self.inner = inner
+        self.peer, self.here = inner.peer, inner.here
+        self.count = 0
+        self._fault = fault
+        self._at = at
+
+    def _now(self, *faults: str) -> bool:
+        """Whether this operation goes wrong in one of these ways."""
+        self.count += 1
+        failing = self.count > self._at
+        if failing and self._fault == "bug":
+            raise RuntimeError("a bug in the stream")
+        return failing and self._fault in faults
+
+    async def receive(self, max_bytes: int) -> bytes:
+        if self._now("gone", "end"):
+            await trio.lowlevel.checkpoint()
+            return b""
+        return await self.inner.receive(1 if self._fault == "short" and self.count > self._at else max_bytes)
+
+    def send_nowait(self, data: bytes | bytearray) -> int:
+        if self._now("gone"):
+            return -1
+        if self.count > self._at and self._fault in ("short", "slow"):
+            return self.inner.send_nowait(data[:1]) if self._fault == "short" else 0
+        return self.inner.send_nowait(data)
+
+    async def send_some(self, data: bytes | bytearray) -> int:
+        await trio.lowlevel.checkpoint()
+        if self._now("gone"):
+            return -1
+        return await self.inner.send_some(data[:499] if self.count > self._at and self._fault == "short" else data)
+
+    def peer_half_closed(self) -> bool:
+        return self.inner.peer_half_closed()
+
+    def peer_gone(self) -> bool:
+        return self._fault == "gone" or self.inner.peer_gone()
+
+    def end_writing(self) -> None:
+        self.inner.end_writing()
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def reset(self) -> None:
+        self.inner.reset()
+
+
+async def say(
+    service: serving.Service, nursery: trio.Nursery, talk: list[bytes], fault: str = "none", at: int = 0
+) -> tuple[bytes, int]:
+    """Have a conversation to its end: what came back, and how many operations on the stream it took."""
+    ours, theirs = pair()
+    faulty = Faulty(SocketStream(theirs), fault, at)
+    service.start(faulty, nursery)
+    with ours:
+        for part in talk:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                assert ours.send(part) == len(part)
+            await trio.testing.wait_all_tasks_blocked()
+        heard = b""
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            while piece := ours.recv(65536):
+                heard += piece
+                await trio.testing.wait_all_tasks_blocked()
+    await trio.testing.wait_all_tasks_blocked()
+    for connection in list(service.connections):
+        connection.sweep(trio.current_time())  # one that is not being read does not see the end by itself
+    await service.idle()
+    return heard, faulty.count
+
+
+@pytest.mark.parametrize("fault", ["gone", "end", "short", "slow", "bug"])
+@pytest.mark.parametrize(("protocol", "name"), [(protocol, name) for protocol, name, _ in TALKS])
+async def test_whichever_operation_on_the_stream_fails_nothing_leaks(
+    protocol: serving.Protocol, name: str, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    [talk] = [each for of, its_name, each in TALKS if (of, its_name) == (protocol, name)]
+    good = [asking("/") if protocol is FASTCGI else asking_scgi("/")]
+    service = service_for(troubled, protocol)
+    with nothing_left_open(), trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            usual, operations = await say(service, nursery, talk)
+            fine, _ = await say(service, nursery, good)
+            assert b"200 OK" in fine
+            for at in range(operations):
+                heard, _ = await say(service, nursery, talk, fault, at)
+                if fault in ("short", "slow"):
+                    assert heard == usual
+                else:
+                    assert len(heard) <= len(usual)
+                assert not service.connections
+                assert not nursery.child_tasks
+            assert (await say(service, nursery, good))[0] == fine
+    if fault != "bug":
+        assert "internal error" not in caplog.text
+
+
+PREFIXED = [
+    (FASTCGI, asking("/read", b"hello", keep=True) + asking("/stream")),
+    (FASTCGI, wire.encode_record(wire.GET_VALUES, 0) + asking("/forever", b"hello", keep=True) + ABORT),
+    (SCGI, asking_scgi("/read", b"hello")),
+]
+
+
+@pytest.mark.parametrize(("make", "end"), [(pair, "eof"), (tcp_pair, "rst")])
+@pytest.mark.parametrize(("protocol", "whole"), PREFIXED)
+async def test_after_every_prefix_of_a_conversation_an_end_or_a_reset_leaves_nothing(
+    protocol: serving.Protocol,
+    whole: bytes,
+    make: Callable[[], tuple[socket.socket, socket.socket]],
+    end: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    good = [asking("/") if protocol is FASTCGI else asking_scgi("/")]
+    service = service_for(troubled, protocol)
+    with nothing_left_open(), trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for length in range(len(whole) + 1):
+                ours, theirs = make()
+                service.start(SocketStream(theirs), nursery)
+                ours.send(whole[:length])
+                await trio.testing.wait_all_tasks_blocked()
+                if end == "rst":
+                    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                ours.close()
+                await service.idle()
+                assert not nursery.child_tasks
+            heard, _ = await say(service, nursery, good)
+    assert b"200 OK" in heard
+    assert "Traceback" not in caplog.text
+
+
+async def test_O23_a_thousand_good_and_bad_requests_leave_nothing(tmp_path: Path) -> None:
+    patience = Limits(drain_timeout=None)  # no clock decides anything here
+    async with running(Roles(troubled), unix(tmp_path), limits=patience) as backend:
+        path = backend.addresses[0].removeprefix("unix:")
+
+        async def visit(talk: list[bytes]) -> None:
+            stream = await trio.open_unix_socket(path)
+            with contextlib.suppress(trio.BrokenResourceError):
+                for part in talk:
+                    await stream.send_all(part)
+                if b"/forever" not in b"".join(talk):
+                    await stream.receive_some()
+            await stream.aclose()
+
+        async def visits(count: int) -> None:
+            talks = list(FASTCGI_TALKS.values())
+            async with trio.open_nursery() as nursery:
+                for number in range(count):
+                    nursery.start_soon(visit, talks[number % len(talks)])
+
+        before = descriptors(), tasks()
+        for _ in range(20):
+            await visits(50)
+        assert (await backend.ask()).body == b"fine"
+        while backend.peers:
+            await trio.aclose_forcefully(backend.peers.pop().stream)
+        with trio.move_on_after(PATIENCE):
+            while (descriptors(), tasks()) != before:
+                await trio.testing.wait_all_tasks_blocked()  # the last connections are still closing
+        assert (descriptors(), tasks()) == before
+
+
+# --- what a handler may do ---------------------------------------------------------------------------------------
+
+
+async def test_what_a_task_of_the_handler_sends_leaves_at_once() -> None:
+    async def handler(request: Request) -> Response:
+        async def body(send: Send) -> None:
+            async def tick() -> None:
+                await send(b"tick")
+                await trio.sleep_forever()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(tick)
+
+        return Response(body)
+
+    for protocol in (FASTCGI, SCGI):
+        async with connected(handler, protocol) as (_, peer):
+            await peer.ask()
+            while not any(getattr(event, "data", b"") == b"tick" for event in peer.events):
+                await peer.receive()
+
+
+async def test_nothing_can_be_sent_after_the_end_not_even_into_the_next_request_with_the_id() -> None:
+    kept: list[Send] = []
+    refused: list[LocalProtocolError] = []
+
+    async def handler(request: Request) -> Response:
+        async def body(send: Send) -> None:
+            if kept:
+                try:
+                    await kept[0](b"for the first")
+                except LocalProtocolError as error:
+                    refused.append(error)
+            kept.append(send)
+            await send(b"for the second" if refused else b"first")
+
+        return Response(body)
+
+    async with connected(handler) as (_, peer):
+        await peer.ask(keep=True)
+        assert (await peer.answer()).body == b"first"
+        peer.events.clear()
+        await peer.ask()
+        assert (await peer.answer()).body == b"for the second"
+    assert len(refused) == 1
+
+
+@pytest.mark.parametrize("wait", [lambda: asyncio.sleep(0), lambda: asyncio.sleep(0, None)])
+async def test_waiting_in_the_way_of_asyncio_is_a_500_and_no_hang(wait: Callable[[], Awaitable[None]]) -> None:
+    async def handler(request: Request) -> Response:
+        await wait()
+        return Response("never")
+
+    async with connected(handler) as (_, peer):
+        await peer.ask(keep=True)
+        assert (await peer.answer()).status == 500
+        assert (await again(peer)).status == 500
+
+
+async def again(peer: Peer) -> Any:
+    peer.events.clear()
+    await peer.ask()
+    return await peer.answer()
+
+
+async def test_the_first_step_of_a_handler_is_as_good_a_place_for_scopes_and_nurseries_as_any() -> None:
+    seen: list[object] = []
+
+    async def handler(request: Request) -> Response:
+        task = trio.lowlevel.current_task()
+        with trio.move_on_after(0.001) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                await trio.sleep_forever()
+        seen.append(scope.cancelled_caught)
+        with trio.fail_after(PATIENCE):
+            seen.append(await trio.to_thread.run_sync(lambda: "in a thread"))
+            seen.append(trio.lowlevel.current_task() is task)
+        return Response("fine")
+
+    async with connected(handler) as (_, peer):
+        await peer.ask()
+        assert (await peer.answer()).body == b"fine"
+    assert seen == [True, "in a thread", True]
+
+
+async def test_an_async_generator_is_finalised_where_it_ran() -> None:
+    closed: list[bool] = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                yield b"one"
+                await trio.sleep_forever()
+        finally:
+            closed.append(trio.lowlevel.in_trio_task())
+
+    async def handler(request: Request) -> Response:
+        return Response(pieces())
+
+    async with connected(handler) as (_, peer):
+        await peer.ask(keep=True)
+        while not any(getattr(event, "data", b"") == b"one" for event in peer.events):
+            await peer.receive()
+        await peer.send(peer.client.abort(1))
+        await peer.answer()
+    assert closed == [True]
+
+
+async def test_a_connection_lost_between_the_first_step_and_the_wait_cancels_the_handler() -> None:
+    cancelled: list[bool] = []
+
+    async def handler(request: Request) -> Response:
+        async def body(send: Send) -> None:
+            await send(b"x")
+            try:
+                await trio.sleep_forever()
+            finally:
+                cancelled.append(True)
+
+        return Response(body)
+
+    service = service_for(handler)
+    ours, theirs = pair()
+    with ours:
+        async with trio.open_nursery() as nursery:
+            # The read is the first operation; the write of what the handler sent before it waits is the second.
+            service.start(Faulty(SocketStream(theirs), "gone", 1), nursery)
+            ours.send(asking("/"))
+            await service.idle()
+    assert cancelled == [True]
+
+
+async def test_a_handler_that_shields_itself_ends_in_peace_and_says_nothing_more() -> None:
+    go_on, started = trio.Event(), trio.Event()
+
+    async def handler(request: Request) -> Response:
+        with trio.CancelScope(shield=True):
+            started.set()
+            await go_on.wait()
+        return Response("x" * 100_000)
+
+    async with connected(handler) as (service, peer):
+        await peer.ask()
+        await started.wait()
+        peer.stream.socket.close()
+        await trio.testing.wait_all_tasks_blocked()
+        for connection in service.connections:
+            connection.sweep(trio.current_time())  # on a stream that is closed
+        go_on.set()
+
+
+async def test_a_handler_that_ends_without_a_checkpoint_after_an_ABORT_still_ends_its_request() -> None:
+    async def handler(request: Request) -> Response:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            return Response("all the same")  # which is rude to trio, but happens
+
+    async with connected(handler) as (_, peer):
+        await peer.ask(keep=True)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send(peer.client.abort(1))
+        assert (await peer.answer()).ended == "complete"
+
+
+async def test_an_ABORT_in_the_same_read_as_its_request_meets_it_before_it_has_begun() -> None:
+    called: list[str] = []
+
+    async def handler(request: Request) -> Response:
+        called.append(request.path)
+        return Response("fine")
+
+    async with connected(handler) as (_, peer):
+        web = peer.client
+        await peer.send(asking("/aborted", keep=True, web=web) + web.abort(1) + asking("/", stream_id=2, web=web))
+        assert (await peer.answer(1)).ended == "complete"
+        assert (await peer.answer(2)).body == b"fine"
+    assert called == ["/"]
+
+
+# --- what a handler may raise ------------------------------------------------------------------------------------
+
+
+async def fails_in_cleanup(request: Request) -> Response:
+    async def child() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise RuntimeError("in the cleanup")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child)
+        await trio.sleep_forever()
+    raise AssertionError
+
+
+async def test_O26_an_error_beside_Cancelled_does_not_escape_from_a_server_that_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = service_for(fails_in_cleanup)
+    ours, theirs = pair()
+    with ours:
+        async with trio.open_nursery() as nursery:
+            service.start(SocketStream(theirs), nursery)
+            ours.send(asking("/"))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert b"503" in ours.recv(65536)
+    assert "in the cleanup" in caplog.text
+    assert not service.connections
+
+
+async def test_O26_an_error_beside_Cancelled_of_an_aborted_request_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with connected(fails_in_cleanup) as (_, peer):
+        await peer.ask(keep=True)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send(peer.client.abort(1))
+        assert (await peer.answer()).ended == "complete"
+    assert "in the cleanup" in caplog.text
+
+
+async def test_a_Cancelled_kept_from_another_request_is_a_500_and_stops_nobody() -> None:
+    kept: list[BaseException] = []
+
+    async def handler(request: Request) -> Response:
+        if kept:
+            raise kept[0]
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            except BaseException as error:
+                kept.append(error)
+                raise
+        return Response("first")
+
+    async with connected(handler) as (_, peer):
+        await peer.ask(keep=True)
+        assert (await peer.answer()).body == b"first"
+        assert (await again(peer)).status == 500
+
+
+async def test_KeyboardInterrupt_in_a_handler_ends_the_server_and_tells_the_web_server() -> None:
+    async def handler(request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        raise KeyboardInterrupt
+
+    service = service_for(handler)
+    ours, theirs = pair()
+    with ours:
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with trio.open_nursery() as nursery:
+                service.start(SocketStream(theirs), nursery)
+                ours.send(asking("/"))
+                await service.idle()
+        assert b"503" in ours.recv(65536)
+    assert caught.group_contains(KeyboardInterrupt)
+
+
+async def test_requests_that_the_stop_comes_before_are_forgotten_quietly() -> None:
+    async def handler(request: Request) -> Response:
+        return Response("x" * BIG)
+
+    service = service_for(handler, goodbye_timeout=0.01)
+    ours, theirs = pair()
+    with ours, nothing_left_open_but(theirs):
+        async with trio.open_nursery() as nursery:
+            service.start(SocketStream(theirs), nursery)
+            # The first answer is stuck, so that the second request has not begun.
+            ours.send(asking("/", keep=True) + asking("/", b"y" * 1000, stream_id=2))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert not service.connections
+
+
+@contextlib.contextmanager
+def nothing_left_open_but(closed: socket.socket) -> Generator[None]:
+    """The same for a block in which this socket is closed."""
+    before = descriptors()
+    yield
+    assert closed.fileno() == -1
+    assert descriptors() == before - 1
+
+
+# --- bodies ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", ["5", ""])
+async def test_a_worker_thread_that_waits_for_a_body_is_let_go_when_the_request_is_over(length: str) -> None:
+    outcomes: list[object] = []
+    done = threading.Event()
+    token = trio.lowlevel.current_trio_token()
+    reading = trio.Event()
+
+    def handler(request: Request) -> Response:
+        trio.from_thread.run_sync(reading.set, trio_token=token)
+        try:
+            outcomes.append(request.body.file.read())
+        except BaseException as error:
+            outcomes.append(error)
+        done.set()
+        return Response("never")
+
+    async with connected(handler) as (_, peer):
+        await peer.ask(variables("POST", CONTENT_LENGTH=length or "-1"), b"he", end_body=False)
+        await reading.wait()
+        await trio.testing.wait_all_tasks_blocked()
+    assert await trio.to_thread.run_sync(done.wait, PATIENCE)
+    assert [type(outcome).__name__ for outcome in outcomes] == ["GatewayError"]
+
+
+async def test_a_body_has_one_reader_at_a_time() -> None:
+    async def handler(request: Request) -> Response:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(request.body.read)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await request.body.read()
+            nursery.cancel_scope.cancel()
+        return Response(await request.body.read())
+
+    async with connected(handler) as (_, peer):
+        await peer.ask(POST, b"he", end_body=False)
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send(peer.client.send_body(1, b"llo") + peer.client.end_body(1))
+        assert (await peer.answer()).body == b"llo"  # the cancelled reader had taken the rest
+
+
+async def test_a_spool_does_not_grow_however_much_passes_through() -> None:
+    box = Inbox(10, 1000, lambda: None)
+    sent = received = b""
+    for number in range(500):
+        piece = bytes([number % 251]) * 300
+        box.put(piece)
+        sent += piece
+        while len(sent) - len(received) > 600:
+            received += await box.receive(170)
+    spool = box._spool
+    assert spool is not None
+    assert os.fstat(spool._file.fileno()).st_size <= 1000
+    box.end()
+    while piece := await box.receive(10_000):
+        received += piece
+    assert received == sent
+
+
+async def test_reading_stops_while_there_is_a_spool_and_goes_on_when_it_is_empty() -> None:
+    room: list[bool] = []
+    box = Inbox(10, 1000, lambda: room.append(box.full))
+    box.put(b"x" * 10)
+    box.put(b"y" * 10)
+    assert await box.receive(100) == b"x" * 10
+    assert box.full
+    assert await box.receive(5) == b"y" * 5
+    assert box.full
+    assert await box.receive(100) == b"y" * 5
+    assert not box.full
+    assert room[-1] is False
+
+
+async def test_an_upload_that_is_left_alone_is_held_back_and_not_given_up() -> None:
+    sibling_may_end, upload_may_begin = trio.Event(), trio.Event()
+
+    async def handler(request: Request) -> Response:
+        if request.path == "/sibling":
+            await sibling_may_end.wait()
+            return Response("sibling")
+        await upload_may_begin.wait()
+        return Response(str(len(await request.body.read())))
+
+    body = b"u" * 600_000
+    async with connected(handler, body_buffer=1000, max_spool=200_000) as (_, peer):
+        request = asking("/", body, keep=True, web=peer.client)
+        # Beside the sibling a little of the upload is spooled; then it is alone, with more to come than a spool takes.
+        await peer.send(asking("/sibling", stream_id=2, keep=True, web=peer.client) + request[:140_000])
+        await trio.testing.wait_all_tasks_blocked()
+        sibling_may_end.set()
+        assert (await peer.answer(2)).body == b"sibling"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.send, request[140_000:])
+            await trio.testing.wait_all_tasks_blocked()
+            upload_may_begin.set()
+            assert (await peer.answer(1)).body == b"600000"
+
+
+@pytest.mark.parametrize("trouble", ["open", "write", "short write"])
+async def test_O22_a_full_disk_costs_the_one_request_507(trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        """A file on a disk with room for 10 bytes."""
+
+        def __init__(self, *args: object, **options: object) -> None:
+            if trouble == "open":
+                raise OSError(errno.EMFILE, "Too many open files")
+            self.room = 10 if trouble == "short write" else 0
+
+        def seek(self, at: int) -> None:
+            pass
+
+        def write(self, data: bytes) -> int:
+            written = min(self.room, len(data))
+            if not written:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.room -= written
+            return written
+
+        def close(self) -> None:
+            pass
+
+    async def handler(request: Request) -> Response:
+        if request.path == "/sibling":
+            await trio.testing.wait_all_tasks_blocked()
+            return Response("sibling")
+        await read.wait()
+        return Response(await request.body.read())
+
+    read = trio.Event()
+    monkeypatch.setattr(inbox.tempfile, "TemporaryFile", Full)
+    async with connected(handler, body_buffer=1000) as (_, peer):
+        sibling = asking("/sibling", stream_id=2, keep=True, web=peer.client)
+        await peer.send(sibling + asking("/", b"u" * 100_000, keep=True, web=peer.client))
+        assert (await peer.answer(2)).body == b"sibling"
+        read.set()
+        assert (await peer.answer(1)).status == 507
+
+
+# --- the end of a connection ---------------------------------------------------------------------------------------
+
+
+async def whole_answer(peer: Peer) -> int:
+    """Read on until the end; how much of the body has come."""
+    answer = await peer.answer()
+    assert answer.ended == "complete"
+    return len(answer.body)
+
+
+async def gathered(request: Request) -> Response:
+    """Done before the first byte has left."""
+    await trio.lowlevel.checkpoint()
+    return Response("x" * 60_000)
+
+
+async def stuck_after_the_end(service: serving.Service, peer: Peer, **how: Any) -> serving.Connection:
+    """Ask for an answer all of which has been handed over, and does not fit into the buffers of the socket."""
+    await peer.ask(**how)
+    await trio.testing.wait_all_tasks_blocked()
+    [connection] = service.connections
+    assert connection._unsent
+    assert not connection.exchanges
+    return connection
+
+
+async def test_a_stop_does_not_cut_an_answer_that_is_being_sent() -> None:
+    async with connected(gathered, make=narrow_pair) as (service, peer):
+        await stuck_after_the_end(service, peer, keep=True)
+        service.drain()
+        assert await whole_answer(peer) == 60_000
+        assert await peer.closed() == "eof"
+
+
+async def test_the_idle_deadline_does_not_cut_an_answer_that_is_being_sent() -> None:
+    async with connected(gathered, make=narrow_pair, idle_timeout=100) as (service, peer):
+        connection = await stuck_after_the_end(service, peer, keep=True)
+        connection._write_due = None
+        connection.sweep(trio.current_time() + 101)
+        assert await whole_answer(peer) == 60_000
+
+
+@pytest.mark.parametrize("make", [narrow_pair, narrow_tcp_pair])
+async def test_W44_a_half_close_does_not_cut_an_answer_that_is_being_sent(
+    make: Callable[[], tuple[socket.socket, socket.socket]],
+) -> None:
+    async with connected(gathered, make=make) as (service, peer):
+        connection = await stuck_after_the_end(service, peer)
+        await peer.stream.send_eof()
+        await trio.testing.wait_all_tasks_blocked()
+        connection.sweep(trio.current_time())
+        assert await whole_answer(peer) == 60_000
+
+
+async def test_a_stop_waits_for_a_request_that_is_half_read_when_the_one_before_it_is_answered() -> None:
+    async with connected(troubled) as (service, peer):
+        second = asking("/stream", stream_id=2, web=peer.client)
+        await peer.send(asking("/forever", keep=True, web=peer.client) + second[:30])
+        await trio.testing.wait_all_tasks_blocked()
+        service.drain()
+        await peer.send(second[30:])
+        assert (await peer.answer(2)).body == b"s" * 3000
+
+
+async def test_a_stop_between_requests_that_are_half_read_and_answered_keeps_the_connection() -> None:
+    go_on = trio.Event()
+
+    async def handler(request: Request) -> Response:
+        await go_on.wait()
+        return Response("fine")
+
+    async with connected(handler) as (service, peer):
+        second = asking("/", stream_id=2, keep=True, web=peer.client)
+        await peer.send(asking("/", keep=True, web=peer.client) + second[:30])
+        await trio.testing.wait_all_tasks_blocked()
+        service.drain()
+        go_on.set()
+        assert (await peer.answer(1)).body == b"fine"
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send(second[30:])
+        assert (await peer.answer(2)).body == b"fine"
+        assert await peer.closed() == "eof"
+
+
+async def test_a_stop_tells_the_connections_of_every_listener_at_once(tmp_path: Path) -> None:
+    async with running(troubled, [unix(tmp_path, "a"), unix(tmp_path, "b")]) as backend:
+        busy = await backend.connect()
+        await busy.ask(variables(path="/forever"))
+        backend.addresses.reverse()
+        idle = await backend.connect()
+        await idle.ask(keep=True)
+        assert (await idle.answer()).body == b"fine"
+        backend.stop.set()
+        assert await idle.closed() == "eof"
+        assert not busy.over
+
+
+async def test_a_connection_that_was_given_up_is_complained_of_once(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(send: Send) -> None:
+        with trio.CancelScope(shield=True):
+            await send(b"x" * BIG)
+            await trio.sleep(100)
+
+    async def stubborn(request: Request) -> Response:
+        return Response(body)
+
+    service = service_for(stubborn, write_timeout=10)
+    ours, theirs = pair()
+    with ours:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.sweep)
+            service.start(SocketStream(theirs), nursery)
+            ours.send(asking("/"))
+            await service.idle()
+            nursery.cancel_scope.cancel()
+    assert trio.current_time() > 100
+    assert caplog.text.count("does not read its answer") == 1
+
+
+async def test_a_connection_that_pipelines_without_a_pause_is_not_taken_for_a_slow_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    requests = b"".join([asking("/", keep=True, stream_id=number) for number in range(1, 11)])
+    service = service_for(troubled, params_timeout=10)
+    ours, theirs = pair()
+    with ours:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.sweep)
+            service.start(SocketStream(theirs), nursery)
+            # Every read ends in the middle of the variables of the next request.
+            step, at = len(requests) // 10, 30
+            ours.send(requests[:at])
+            while at < len(requests):
+                await trio.sleep(6)
+                ours.send(requests[at : at + step])
+                at += step
+            await trio.testing.wait_all_tasks_blocked()
+            assert ours.recv(65536).count(b"200 OK") == 10
+            ours.send(requests[:30])
+            await trio.sleep(11)  # and this is a slow one
+            assert not service.connections
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_TCP_peer_that_left_before_its_connection_was_served_is_no_error() -> None:
+    ours, theirs = tcp_pair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    ours.close()
+    with nothing_left_open_but(theirs):
+        await fastcgi.serve_stream(troubled, theirs)
+
+
+async def test_a_stream_is_closed_also_when_the_application_does_not_start() -> None:
+    @asynccontextmanager
+    async def application() -> AsyncGenerator[Handler]:
+        raise RuntimeError("no start")
+        yield troubled
+
+    ours, theirs = pair()
+    with ours, nothing_left_open_but(theirs):
+        with pytest.raises(RuntimeError, match="no start"):
+            await fastcgi.serve_stream(application, theirs)
+
+
+async def test_a_reset_that_the_system_refuses_is_a_close() -> None:
+    class Refusing(socket.socket):
+        def setsockopt(self, *args: Any) -> None:
+            if args[1] == socket.SO_LINGER:
+                raise OSError(errno.EINVAL, "Invalid argument")  # macOS, once the peer has reset the connection
+            super().setsockopt(*args)
+
+    ours, theirs = tcp_pair()
+    with ours:
+        refusing = Refusing(fileno=theirs.detach())
+        SocketStream(refusing).reset()
+        assert refusing.fileno() == -1
+
+
+async def test_after_a_byte_that_no_protocol_begins_with_nothing_is_chosen() -> None:
+    ours, theirs = pair()
+    connection = ChoosingConnection([FASTCGI, SCGI], SocketStream(theirs), limits=Limits(), roles=(), strict=False)
+    assert len(connection.receive_data(b"x")) == 1
+    assert connection.receive_data(asking("/")) == []
+    assert connection.name == "unknown"
+    assert connection.closing
+    ours.close()
+    theirs.close()
+
+
+# --- listeners ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_cap_on_connections_holds_over_several_listeners(tmp_path: Path) -> None:
+    service = service_for(troubled, max_connections=1)
+    listeners = [(await open_listeners(Listen(unix(tmp_path, name))))[0] for name in "ab"]
+    peers = [socket.socket(socket.AF_UNIX) for _ in listeners]
+    async with trio.open_nursery() as nursery:
+        for listener in listeners:
+            nursery.start_soon(service.accept, listener, nursery)
+        await trio.testing.wait_all_tasks_blocked()
+        for listener, peer in zip(listeners, peers, strict=True):
+            peer.connect(listener.address.removeprefix("unix:"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(service.connections) == 1
+        nursery.cancel_scope.cancel()
+    for each in [*listeners, *peers]:
+        each.close()
+
+
+class Failing:
+    """A listening socket whose accept() fails a number of times."""
+
+    def __init__(self, real: socket.socket, code: int, times: int) -> None:
+        self.real, self.code, self.times = real, code, times
+
+    def fileno(self) -> int:
+        return self.real.fileno()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        self.times -= 1
+        if self.times >= 0:
+            raise OSError(self.code, os.strerror(self.code))
+        return self.real.accept()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL])
+async def test_O01_without_descriptors_accepting_is_tried_again_without_haste_and_told_once_a_second(
+    code: int, tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = service_for(troubled)
+    with socket.create_server(unix(tmp_path)[5:], family=socket.AF_UNIX) as real, socket.socket(socket.AF_UNIX) as peer:
+        real.setblocking(False)
+        failing: Any = Failing(real, code, 100)
+        peer.connect(real.getsockname())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.sweep)
+            nursery.start_soon(service.accept, Listener(failing, "here"), nursery)
+            while not service.connections:
+                await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+    assert 10 <= trio.current_time() <= 12
+    assert 9 <= caplog.text.count("cannot accept connections") <= 12
+
+
+@pytest.mark.parametrize("code", [errno.ECONNABORTED, errno.EPERM])
+async def test_O02_a_connection_lost_before_it_is_accepted_holds_up_nobody(
+    code: int, tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = service_for(troubled)
+    with socket.create_server(unix(tmp_path)[5:], family=socket.AF_UNIX) as real, socket.socket(socket.AF_UNIX) as peer:
+        real.setblocking(False)
+        failing: Any = Failing(real, code, 3)
+        peer.connect(real.getsockname())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.accept, Listener(failing, "here"), nursery)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(service.connections) == 1
+            nursery.cancel_scope.cancel()
+    assert not caplog.records
+
+
+async def test_O14_a_listener_that_is_closed_twice_leaves_the_file_of_the_next_server_alone(tmp_path: Path) -> None:
+    [old] = await open_listeners(Listen(unix(tmp_path)))
+    old.close()
+    [new] = await open_listeners(Listen(unix(tmp_path)))  # its file often gets the number that the old one had
+    old.close()
+    assert os.path.exists(unix(tmp_path)[5:])
+    new.close()
+    assert not os.path.exists(unix(tmp_path)[5:])
