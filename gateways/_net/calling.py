@@ -294,8 +294,8 @@ class Call:
     def _close(self) -> None:
         self._state = "closed"
         self._sending = False
-        self._log.flush()
         self._stream.close()
+        self._log.flush()
 
     @contextlib.contextmanager
     def _cutting_on_failure(self) -> Generator[None]:
@@ -305,8 +305,8 @@ class Call:
         except BaseException:
             self._state = "broken"
             self._sending = False
-            self._log.flush()
             self._stream.reset()
+            self._log.flush()
             raise
 
     # --- what goes out

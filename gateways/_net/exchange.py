@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
 
@@ -48,7 +48,7 @@ def _parted(error: BaseException) -> tuple[BaseException | None, BaseException |
         return isinstance(each, Exception) or (isinstance(each, trio.Cancelled) and not stopping)
 
     if isinstance(error, BaseExceptionGroup):
-        return error.split(is_failure)
+        return cast("BaseExceptionGroup[BaseException]", error).split(is_failure)
     return (error, None) if is_failure(error) else (None, error)
 
 
