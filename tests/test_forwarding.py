@@ -293,7 +293,7 @@ async def test_the_log_of_the_application_behind_goes_on_to_the_front(caplog: py
         return Response("ok")
 
     answer = await ask_through(handler, FASTCGI, FASTCGI, variables())
-    assert answer.log == b"from behind"
+    assert answer.log == b"from behind\n"
     assert len([record for record in caplog.records if "from behind" in record.getMessage()]) == 2
     assert caplog.records[0].levelno == logging.WARNING
 

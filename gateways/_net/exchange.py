@@ -22,12 +22,20 @@ from gateways._net.inbox import Inbox
 if TYPE_CHECKING:
     from gateways._net.serving import Connection
 
-__all__ = ["DeadlineExceeded", "Exchange", "ServerStopping"]
+__all__ = ["DeadlineExceeded", "Exchange", "ServerStopping", "printable"]
 
 T = TypeVar("T")
 
 #: An answer leaves when this much of it has gathered, and whenever the handler is about to wait.
 _FLUSH_AT = 65_536
+
+
+def printable(text: str) -> str:
+    """A text for one line of a log: whatever could end the line or move the cursor is escaped (CVE-2009-4492)."""
+    if text.isprintable():
+        return text
+    escaped = [each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text]
+    return "".join(escaped)
 
 
 class DeadlineExceeded(RemoteProtocolError):
@@ -268,12 +276,12 @@ class Exchange(Carrier):
         if self.request is None:
             return "a request that was refused"
         target = self.request.environ.get("REQUEST_URI") or self.request.path
-        return f"{self.request.method} {target}".encode("unicode_escape").decode("ascii")
+        return printable(f"{self.request.method} {target}")
 
     # --- the carrier of the Request
 
     def log(self, text: str) -> None:
-        self.connection.service.log.warning("%s: %s", self.describe(), text)
+        self.connection.service.log.warning("%s: %s", self.describe(), printable(text))
         if not self._over:
             data = self.connection.protocol.send_log(self.stream_id, text + "\n")
             if data:

@@ -26,7 +26,7 @@ from gateways._model.quirks import REPAIRS
 from gateways._model.request import Request
 from gateways._model.response import Response
 from gateways._net.address import Listen, Listener, open_listeners
-from gateways._net.exchange import DeadlineExceeded, Exchange
+from gateways._net.exchange import DeadlineExceeded, Exchange, printable
 from gateways._net.stream import AnyStream, SocketStream, TrioStream
 from gateways.events import (
     BodyEnded,
@@ -88,6 +88,8 @@ class Service:
     ) -> None:
         self.protocol = protocol
         self.listen = listen
+        #: Where that is, for the log: as asked for, then as bound.
+        self.where = listen.address
         #: Whom requests go to: set once the application has started.
         self.roles = Roles(_not_started)
         self.limits = limits
@@ -195,14 +197,14 @@ class Service:
             self._complaints = 0
         self._complaints += 1
         if self._complaints <= most:
-            self.log.warning("%s: %s", self.listen.address, text.encode("unicode_escape").decode("ascii"))
+            self.log.warning("%s: %s", self.where, printable(text))
 
     def note_repairs(self, names: Iterable[str]) -> None:
         """Say once what was repaired, and which configuration makes that needless."""
         for name in names:
             if name not in self._noted:
                 self._noted.add(name)
-                self.log.warning("%s: repaired (%s): %s", self.listen.address, name, REPAIRS[name][1])
+                self.log.warning("%s: repaired (%s): %s", self.where, name, REPAIRS[name][1])
 
     def log_access(self, exchange: Exchange) -> None:
         """One line for an answered request."""
@@ -210,7 +212,7 @@ class Service:
             request = exchange.request
             self.access.info(
                 '%s "%s" %s %d %.0fms %s',
-                (request.remote_addr if request else None) or "-",
+                printable((request.remote_addr if request else None) or "-"),
                 exchange.describe(),
                 exchange.status or "-",
                 exchange.sent,
@@ -271,7 +273,7 @@ class Connection:
     def break_down(self) -> None:
         """Give the connection up for the exception that is being handled: a bug of ours, whatever it is, that must
         not reach the other connections."""
-        self.service.log.exception("%s: internal error", self.service.listen.address)
+        self.service.log.exception("%s: internal error", self.service.where)
         self._lose()
 
     def _leave(self) -> None:
@@ -587,9 +589,11 @@ async def serve(
         listeners: list[tuple[Service, Listener]] = []
         for service in services:
             service.roles = roles
-            for listener in await open_listeners(service.listen):
+            opened = await open_listeners(service.listen)
+            for listener in opened:
                 stack.callback(listener.close)
                 listeners.append((service, listener))
+            service.where = " ".join([listener.address for listener in opened])
         async with trio.open_nursery() as nursery:
             for service in services:
                 nursery.start_soon(service.sweep)

@@ -741,6 +741,21 @@ async def test_the_access_log_has_a_line_for_each_request(caplog: pytest.LogCapt
     assert lines[0].startswith('192.0.2.1 "POST /x\\ny" 200 1 ')
 
 
+async def test_O20_nothing_that_a_client_sends_can_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def logs(request: Request) -> Response:
+        request.log(f"no page {request.path}")
+        return Response("")
+
+    forged = '\n192.0.2.9 "GET /forged" 200\x1b[2J'
+    async with running(logs, Listen("127.0.0.1:0", trust_forwarded=True)) as backend:
+        await backend.ask(variables(path=f"/x{forged}", REMOTE_ADDR=f"192.0.2.1{forged}"))
+        await backend.ask(variables(HTTP_X_FORWARDED_FOR=f"192.0.2.1{forged}"))
+    assert "forged" in caplog.text
+    assert not any("\n" in record.getMessage() or "\x1b" in record.getMessage() for record in caplog.records)
+
+
 async def test_a_worker_thread_of_a_cancelled_request_cannot_read_on() -> None:
     token = trio.lowlevel.current_trio_token()
     started, failed, let_go = trio.Event(), trio.Event(), threading.Event()
