@@ -20,7 +20,7 @@ from gateways._model.request import Body, Carrier, Request
 from gateways._net.inbox import Inbox
 
 if TYPE_CHECKING:
-    from gateways._net.serving import Connection
+    from gateways._net.connection import Connection
 
 __all__ = ["DeadlineExceeded", "Exchange", "ServerStopping", "printable"]
 
