@@ -36,7 +36,8 @@ from gateways import (
     scgi,
 )
 from gateways._model.handler import Handler, as_roles
-from gateways._net import connection, serving
+from gateways._net import serving
+from gateways._net.connection import Connection
 from gateways._net.address import Listener, open_listeners
 from gateways._net.calling import Call, Upload, readable
 from gateways._net.choosing import ChoosingConnection
@@ -976,7 +977,7 @@ async def gathered(request: Request) -> Response:
     return Response("x" * 60_000)
 
 
-async def stuck_after_the_end(service: serving.Service, peer: Peer, **how: Any) -> connection.Connection:
+async def stuck_after_the_end(service: serving.Service, peer: Peer, **how: Any) -> Connection:
     """Ask for an answer all of which has been handed over, and does not fit into the buffers of the socket."""
     await peer.ask(**how)
     await trio.testing.wait_all_tasks_blocked()
