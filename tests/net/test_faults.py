@@ -37,10 +37,10 @@ from gateways import (
 )
 from gateways._model.handler import Handler, as_roles
 from gateways._net import serving
-from gateways._net.connection import Connection
 from gateways._net.address import Listener, open_listeners
 from gateways._net.calling import Call, Upload, readable
 from gateways._net.choosing import ChoosingConnection
+from gateways._net.connection import Connection
 from gateways._net.inbox import Inbox
 from gateways._net.stream import AnyStream, SocketStream
 from gateways.events import ClientConnection
