@@ -229,7 +229,8 @@ def open_standard_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+            # It takes the lowest free number, this one; child processes need it too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     # Python has None for the streams it found closed.
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - open for as long as the program runs

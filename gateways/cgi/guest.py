@@ -119,7 +119,8 @@ def _take_stdout() -> int:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+            # It takes the lowest free number, this one; child processes need it too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     out = os.dup(1)
     stray = 2
     if os.path.sameopenfile(1, 2) and not os.isatty(2):

@@ -298,11 +298,12 @@ async def app(request):
 @pytest.mark.parametrize("closed", [(0,), (2,), (0, 2)])
 def test_E25_closed_descriptors_do_no_harm(path: Path, closed: tuple[int, ...]) -> None:
     program = """
-import os
+import os, subprocess
 async def app(request):
     opened = os.open("/dev/null", os.O_RDONLY)
     print("stray")
-    return Response(str(opened > 2))
+    child = subprocess.run(["sh", "-c", "test -e /dev/fd/0 && test -e /dev/fd/2"])
+    return Response(str(opened > 2 and child.returncode == 0))
 """
     redirections = " ".join(f"{number}>&-" for number in closed)
     command = ["sh", "-c", f'exec "$@" {redirections}', "sh", *Script(path, program).command]
