@@ -201,8 +201,15 @@ class ServerConnection(Protocol):
 class ClientConnection(Protocol):
     """One byte stream seen from the web server."""
 
-    #: Whether the stream can carry another request once this one has ended.
-    reusable: bool
+    @property
+    def first_id(self) -> int:
+        """The stream_id of the first request on a connection."""
+        ...
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the stream can carry another request once this one has ended."""
+        ...
 
     def send_request(
         self,

@@ -369,8 +369,7 @@ class _Upload:
         data: bytes | None,
         answer: _Answer,
     ) -> None:
-        # FastCGI counts from 1.
-        self.stream_id: int = getattr(client, "first_id", 0)
+        self.stream_id = client.first_id
         self._client = client
         self._body = body
         self._data = data

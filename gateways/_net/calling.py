@@ -66,12 +66,10 @@ class _SendsData(Protocol):
 class Client:
     """What the engine has to know of a protocol to make calls over it.
 
-    ``stream_id`` is the one that a call takes. ``needs_length`` tells that a body must not be sent without its
-    CONTENT_LENGTH.
+    ``needs_length`` tells that a body must not be sent without its CONTENT_LENGTH.
     """
 
     connect: _Connect
-    stream_id: int = 0
     needs_length: bool = False
 
 
@@ -117,7 +115,7 @@ async def call(
     connection = client.connect(limits=limits)
     if client.needs_length:
         environ, body = await measured(environ, body, limits.max_read)
-    number = client.stream_id
+    number = connection.first_id
     request = connection.send_request(number, environ, role=role)
     uploads: list[Upload] = []
     if role != "authorizer":  # which has no body (FastCGI section 6.3)

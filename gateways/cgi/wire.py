@@ -6,10 +6,10 @@ RFC 3875 sections 4 (the environment), 6 (the response) and 7.2 (POSIX). Which p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 from gateways._model.dialects.cgi import parse_head
 from gateways._model.errors import LocalProtocolError, RemoteProtocolError
+from gateways._model.headers import as_pairs
 from gateways._model.limits import Limits
 from gateways.events import BodyReceived, ClientEvent, ConnectionFailed, HeadReceived, ResponseEnded
 
@@ -73,6 +73,8 @@ class ClientConnection:
     answer is stdout. The answer is complete when stdout has ended *and* the program has, with status 0.
     """
 
+    first_id = 0
+
     def __init__(self, *, limits: Limits | None = None) -> None:
         self.reusable = False
         self._limits = Limits() if limits is None else limits
@@ -102,8 +104,7 @@ class ClientConnection:
         """
         if role != "responder":
             raise LocalProtocolError(f"CGI has no role {role!r}, only responder")
-        pairs = cast("Mapping[str, str]", environ).items() if isinstance(environ, Mapping) else environ
-        for name, value in pairs:
+        for name, value in as_pairs(environ):
             if not isinstance(name, str) or not isinstance(value, str):
                 raise LocalProtocolError(f"names and values are text: {name!r} is {value!r}")
             if not name or "=" in name or "\0" in name + value:

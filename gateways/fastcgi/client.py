@@ -7,10 +7,11 @@ are bounded, and a response that is not whole is a failure, never a short one th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, cast
+from typing import Final
 
 from gateways._model.dialects.cgi import parse_head
 from gateways._model.errors import LocalProtocolError, RemoteProtocolError
+from gateways._model.headers import as_pairs
 from gateways._model.limits import Limits
 from gateways.events import BodyReceived, ClientEvent, ConnectionFailed, HeadReceived, LogReceived, ResponseEnded
 from gateways.fastcgi import wire
@@ -56,7 +57,7 @@ class ClientConnection:
     FCGI_CANT_MPX_CONN, else 502.
     """
 
-    #: The stream_id of a first request; 0 is the connection's own (section 3.3).
+    # 0 is the connection's own (section 3.3).
     first_id = 1
 
     def __init__(self, *, limits: Limits | None = None) -> None:
@@ -96,9 +97,7 @@ class ClientConnection:
             raise LocalProtocolError(f"a new request takes an id from 1 to 65535 that is not active, not {stream_id}")
         if role not in wire.ROLE_NUMBERS:
             raise LocalProtocolError(f"the roles are {', '.join(wire.ROLE_NUMBERS)}, not {role!r}")
-        if isinstance(environ, Mapping):
-            environ = cast("Mapping[str, str]", environ).items()
-        params = wire.encode_pairs(_checked(environ))
+        params = wire.encode_pairs(_checked(as_pairs(environ)))
         self.reusable = self.reusable and keep_connection
         number = wire.ROLE_NUMBERS[role]
         self._exchanges[stream_id] = _Exchange(number, self._limits.max_stderr)

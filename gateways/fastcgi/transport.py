@@ -26,7 +26,7 @@ serve = partial(serving.serve, PROTOCOL)
 #: The same on one connection that exists already: :func:`gateways._net.serving.serve_stream`.
 serve_stream = partial(serving.serve_stream, PROTOCOL)
 
-CLIENT = calling.Client(ClientConnection, stream_id=1)
+CLIENT = calling.Client(ClientConnection)
 
 #: Have an application answer over FastCGI: :func:`gateways._net.calling.call` with the client filled in.
 call = partial(calling.call, CLIENT)

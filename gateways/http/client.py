@@ -7,13 +7,12 @@ asks an application over HTTP in the same words as over a gateway protocol.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import cast
 
 import h11
 
 from gateways._model.environ import quote
 from gateways._model.errors import LocalProtocolError, RemoteProtocolError
-from gateways._model.headers import HOP_BY_HOP
+from gateways._model.headers import HOP_BY_HOP, as_pairs
 from gateways._model.limits import Limits
 from gateways.events import BodyReceived, ClientEvent, ConnectionFailed, HeadReceived, Pairs, ResponseEnded
 
@@ -29,6 +28,8 @@ class ClientConnection:
     >>> connection.send_request(0, {"REQUEST_METHOD": "GET", "PATH_INFO": "/a b", "HTTP_HOST": "localhost"})
     b'GET /a%20b HTTP/1.1\\r\\nhost: localhost\\r\\nConnection: close\\r\\n\\r\\n'
     """
+
+    first_id = 0
 
     def __init__(self, *, limits: Limits | None = None) -> None:
         self._http = h11.Connection(h11.CLIENT, (limits or Limits()).max_params_bytes)
@@ -62,7 +63,7 @@ class ClientConnection:
             raise LocalProtocolError(f"HTTP has no role {role!r}, only responder")
         if self.reusable:
             self._http.start_next_cycle()
-        pairs = tuple(cast("Mapping[str, str]", environ).items() if isinstance(environ, Mapping) else environ)
+        pairs = as_pairs(environ)
         known = dict(pairs)
         fields = list(_header_fields(pairs))
         if "HTTP_HOST" not in known:

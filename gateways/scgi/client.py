@@ -7,11 +7,11 @@ section 6).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 from gateways._model.dialects.cgi import parse_head
 from gateways._model.environ import parse_length
 from gateways._model.errors import LocalProtocolError, RemoteProtocolError
+from gateways._model.headers import as_pairs
 from gateways._model.limits import Limits
 from gateways.events import BodyReceived, ClientEvent, ConnectionFailed, HeadReceived, Pairs, ResponseEnded
 from gateways.scgi import wire
@@ -26,6 +26,8 @@ class ClientConnection:
     >>> connection.send_request(0, {"REQUEST_METHOD": "GET"}) + connection.end_body(0)
     b'43:CONTENT_LENGTH\\x000\\x00SCGI\\x001\\x00REQUEST_METHOD\\x00GET\\x00,'
     """
+
+    first_id = 0
 
     def __init__(self, *, limits: Limits | None = None) -> None:
         self.reusable = False
@@ -60,7 +62,7 @@ class ClientConnection:
         self._check(stream_id, "request")
         if role != "responder":
             raise LocalProtocolError(f"SCGI has no role {role!r}, only responder")
-        pairs = tuple(cast("Mapping[str, str]", environ).items() if isinstance(environ, Mapping) else environ)
+        pairs = as_pairs(environ)
         data = wire.encode_request(pairs)
         values = dict(pairs)
         self._to_send = int(values.get("CONTENT_LENGTH") or 0)

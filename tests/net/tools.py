@@ -74,8 +74,8 @@ class Peer:
         self.client = client
         self.events: list[ClientEvent] = []
         self.over = ""
-        #: The id that requests have unless they say otherwise; SCGI knows only 0.
-        self.stream_id = 0 if isinstance(client, scgi.ClientConnection) else 1
+        #: The id that requests have unless they say otherwise.
+        self.stream_id = client.first_id
 
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)

@@ -12,6 +12,7 @@ from gateways.events import BodyReceived, ClientEvent, ConnectionFailed, HeadRec
 class ClientConnection:
     """One request on one connection."""
 
+    first_id = 0
     reusable = False
 
     def __init__(self, *, limits: Limits | None = None) -> None:
