@@ -22,6 +22,7 @@ from gateways._model.headers import HOP_BY_HOP
 from gateways._model.limits import Limits
 from gateways._model.response import Response
 from gateways._net.address import Address, parse
+from gateways._net.lines import printable
 from gateways._net.stream import AnyStream, SocketStream
 from gateways.events import (
     BodyReceived,
@@ -447,6 +448,4 @@ class LineLog:
     def _pass_on(self, line: bytes) -> None:
         text = line.decode("utf-8", "backslashreplace").rstrip("\r")
         if text:
-            self._log(
-                "".join([c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text])
-            )
+            self._log(printable(text))

@@ -18,24 +18,17 @@ from gateways._model.handler import Resumed, drive
 from gateways._model.policy import NGINX_HEAD, Answer, ExcessBody, refuse, respond
 from gateways._model.request import Body, Carrier, Request
 from gateways._net.inbox import Inbox
+from gateways._net.lines import printable
 
 if TYPE_CHECKING:
     from gateways._net.connection import Connection
 
-__all__ = ["DeadlineExceeded", "Exchange", "ServerStopping", "printable"]
+__all__ = ["DeadlineExceeded", "Exchange", "ServerStopping"]
 
 T = TypeVar("T")
 
 #: An answer leaves when this much of it has gathered, and whenever the handler is about to wait.
 _FLUSH_AT = 65_536
-
-
-def printable(text: str) -> str:
-    """A text for one line of a log: whatever could end the line or move the cursor is escaped (CVE-2009-4492)."""
-    if text.isprintable():
-        return text
-    escaped = [each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text]
-    return "".join(escaped)
 
 
 class DeadlineExceeded(RemoteProtocolError):

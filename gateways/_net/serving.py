@@ -22,7 +22,8 @@ from gateways._model.request import Request
 from gateways._model.response import Response
 from gateways._net.address import Listen, Listener, open_listeners
 from gateways._net.connection import Connection
-from gateways._net.exchange import Exchange, printable
+from gateways._net.exchange import Exchange
+from gateways._net.lines import printable
 from gateways._net.stream import AnyStream, SocketStream, TrioStream
 from gateways.events import ServerConnection
 
