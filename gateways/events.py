@@ -7,7 +7,7 @@ return bytes to send. ``stream_id`` tells apart the requests of one connection (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 import attrs
@@ -30,6 +30,7 @@ __all__ = [
     "RequestReceived",
     "RequestRefused",
     "ResponseEnded",
+    "ResponseFailed",
     "ServerConnection",
 ]
 
@@ -123,8 +124,22 @@ class ResponseEnded:
 
 
 @attrs.frozen
+class ResponseFailed:
+    """Client side: the last event of a response that is not whole, or was refused. Others on the connection go on.
+
+    ``error.status`` is what to answer with: 503 where the application is too busy, else 502.
+    """
+
+    stream_id: int
+    error: RemoteProtocolError = attrs.field(eq=str)
+
+
+@attrs.frozen
 class ConnectionFailed:
-    """The peer broke the protocol; the last event of a connection. Close it after flushing."""
+    """The peer broke the protocol; the last event of a connection. Close it after flushing.
+
+    On the client side every response that has not ended has failed with it.
+    """
 
     error: RemoteProtocolError = attrs.field(eq=str)
 
@@ -139,7 +154,7 @@ Event = (
     | RequestAborted
     | ConnectionFailed
 )
-ClientEvent = HeadReceived | BodyReceived | LogReceived | ResponseEnded | ConnectionFailed
+ClientEvent = HeadReceived | BodyReceived | LogReceived | ResponseEnded | ResponseFailed | ConnectionFailed
 
 
 class ServerConnection(Protocol):
@@ -165,8 +180,9 @@ class ServerConnection(Protocol):
         ...
 
     @property
-    def expecting(self) -> bool:
-        """Whether a request has begun to arrive whose meta-variables are not all in: its deadline runs."""
+    def expecting(self) -> Collection[int]:
+        """The stream_ids of requests that have begun to arrive and whose meta-variables are not all in: their deadlines
+        run. 0 stands for bytes that tell of no request yet."""
         ...
 
     def receive_data(self, data: bytes) -> list[Event]:

@@ -35,6 +35,7 @@ from gateways.events import (
     LogReceived,
     Pairs,
     ResponseEnded,
+    ResponseFailed,
 )
 
 __all__ = ["Result", "Server", "call", "serving", "variables"]
@@ -205,13 +206,15 @@ class Server:
         without; ``query`` may give the query apart, as text or as fields to be encoded. ``body`` is bytes, text, or
         an iterable of pieces, plain or async, which are sent one by one and whose length is not announced (over SCGI
         it has to be: give a Content-Length). ``environ`` adds meta-variables and replaces those of the same name;
-        None leaves one out. ``data`` is the file for the role "filter".
+        None leaves one out. ``data`` is the file for the role "filter"; its length is announced.
 
         Raises RemoteProtocolError when the connection ends without an answer, LocalProtocolError for what the protocol
         cannot carry. Cancelled, it closes the connection, as a client does who has left.
         """
         if isinstance(body, str):
             body = body.encode()
+        if role == "filter":
+            environ = {"FCGI_DATA_LENGTH": str(len(data)), **(environ or {})}
         pairs = variables(
             method,
             path,
@@ -324,7 +327,7 @@ class _Answer:
             case ResponseEnded(_, app_status):
                 self._app_status = app_status
                 self.over = True
-            case ConnectionFailed(error):
+            case ResponseFailed(_, error) | ConnectionFailed(error):
                 self.fail(error)
 
     def fail(self, error: RemoteProtocolError) -> None:

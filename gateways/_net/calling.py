@@ -33,6 +33,7 @@ from gateways.events import (
     LogReceived,
     Pairs,
     ResponseEnded,
+    ResponseFailed,
 )
 
 __all__ = ["Call", "Client", "LineLog", "Source", "Upload", "accompany", "call", "measured", "readable"]
@@ -354,12 +355,12 @@ class Call:
                 self._events += self._connection.receive_data(data)
                 if not data and not self._events:
                     raise RemoteProtocolError("the connection ended in the middle of an answer", status=502)
-                if self._events and isinstance(self._events[-1], ResponseEnded | ConnectionFailed):
+                if self._events and isinstance(self._events[-1], ResponseEnded | ResponseFailed | ConnectionFailed):
                     self._sending = False
             match event := self._events.popleft():
                 case LogReceived(_, data):
                     self._log.write(data)
-                case ConnectionFailed(error):
+                case ResponseFailed(_, error) | ConnectionFailed(error):
                     raise error
                 case _:
                     return event

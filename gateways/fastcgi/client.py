@@ -1,30 +1,33 @@
 """Web server side of FastCGI, without I/O: one connection to an application, any number of requests on it.
 
 FastCGI 1.0 sections 3 to 6, from the other end. The application is not trusted: its head, its log and its records
-are bounded, and a response that is not whole is a failure, never a short one that looks complete.
+are bounded, and a response that is not whole is a failure, never a short one that looks complete. What may be sent, and
+what becomes of what is received, say the tables :data:`gateways.fastcgi.state.OUTPUT` and
+:data:`~gateways.fastcgi.state.RESPONSE`; the deeds that they name are methods here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, NoReturn
 
 from gateways._model.dialects.cgi import parse_head
 from gateways._model.errors import LocalProtocolError, RemoteProtocolError
 from gateways._model.headers import as_pairs
 from gateways._model.limits import Limits
-from gateways.events import BodyReceived, ClientEvent, ConnectionFailed, HeadReceived, LogReceived, ResponseEnded
-from gateways.fastcgi import wire
+from gateways.events import (
+    BodyReceived,
+    ClientEvent,
+    ConnectionFailed,
+    HeadReceived,
+    LogReceived,
+    ResponseEnded,
+    ResponseFailed,
+)
+from gateways.fastcgi import state, wire
 
 #: Records of unknown types and unasked management answers before the application is given up.
 MAX_IGNORED: Final = 1000
-
-#: Role -> the streams that a web server sends after PARAMS, in this order (sections 6.2 to 6.4).
-_STREAMS: Final[dict[int, tuple[int, ...]]] = {
-    wire.RESPONDER: (wire.STDIN,),
-    wire.AUTHORIZER: (),
-    wire.FILTER: (wire.STDIN, wire.DATA),
-}
 
 #: Why an application rejected a request (section 5.5), in words, and the HTTP status that says it to the client.
 _REJECTIONS: Final[dict[int, tuple[str, int]]] = {
@@ -37,23 +40,25 @@ _REJECTIONS: Final[dict[int, tuple[str, int]]] = {
 class _Exchange:
     """What is known of one request on its way and of its response."""
 
-    __slots__ = ("aborted", "head", "log_room", "sending", "stdout_over")
+    __slots__ = ("head", "log_room", "output", "output_steps", "response")
 
     def __init__(self, role: int, log_room: int) -> None:
-        #: the streams that we have not ended yet, in their order
-        self.sending = list(_STREAMS[role])
-        #: the response head so far; None once it is parsed
-        self.head: bytearray | None = bytearray()
-        self.stdout_over = False
+        #: what we may send: the table, and the state it is in
+        self.output_steps = _OUTPUT[role]
+        self.output: str = "sent" if role == wire.AUTHORIZER else "stdin"
+        #: the state of the response
+        self.response: str = "head"
+        #: the response head as far as it is in
+        self.head = bytearray()
         self.log_room = log_room
-        self.aborted = False
 
 
 class ClientConnection:
     """One FastCGI connection, web server side; see :class:`gateways.events.ClientConnection` for the interface.
 
-    Errors: calls that the protocol does not allow raise LocalProtocolError. What the application does wrong is one
-    ConnectionFailed for the whole connection, whose error has the status to answer with: 503 for FCGI_OVERLOADED and
+    Errors: calls that the protocol does not allow raise LocalProtocolError. What the application does wrong with one
+    request is its ResponseFailed; what leaves the meaning of the stream in doubt, and its end before the end of a
+    request, is one ConnectionFailed. Their errors have the status to answer with: 503 for FCGI_OVERLOADED and
     FCGI_CANT_MPX_CONN, else 502.
     """
 
@@ -109,27 +114,32 @@ class ClientConnection:
 
     def send_body(self, stream_id: int, data: bytes) -> bytes:
         """Bytes that carry some of the request body; ``b""`` sends nothing and ends nothing."""
-        return self._send(wire.STDIN, stream_id, data)
+        return self._send(wire.STDIN, wire.STDIN, stream_id, data)
 
     def end_body(self, stream_id: int) -> bytes:
         """Bytes that end the request body; none for an authorizer, which has no such stream (section 6.3).
 
         Needed for an empty body as well: applications wait for it (haproxy issue 2499).
         """
-        return self._end(wire.STDIN, stream_id)
+        return self._send(-wire.STDIN, wire.STDIN, stream_id)
 
     def send_data(self, stream_id: int, data: bytes) -> bytes:
         """Bytes that carry some of the file for a filter, after the end of the body (section 6.4)."""
-        return self._send(wire.DATA, stream_id, data)
+        return self._send(wire.DATA, wire.DATA, stream_id, data)
 
     def end_data(self, stream_id: int) -> bytes:
         """Bytes that end the file for a filter."""
-        return self._end(wire.DATA, stream_id)
+        return self._send(-wire.DATA, wire.DATA, stream_id)
 
     def abort(self, stream_id: int) -> bytes:
-        """Bytes that ask the application to stop (section 5.4). It still has to end the response, whole or not."""
-        self._active(stream_id).aborted = True
-        return wire.encode_record(wire.ABORT_REQUEST, stream_id)
+        """Bytes that ask the application to stop (section 5.4).
+
+        It still has to end the response: ResponseEnded then frees the id. What comes before that is dropped.
+        """
+        exchange = self._active(stream_id)
+        deed, exchange.response = _RESPONSE[exchange.response][wire.ABORT_REQUEST]
+        data: bytes = deed(self, stream_id)
+        return data
 
     def get_values(self) -> bytes:
         """Bytes that ask what the application can do; its answer is found in :attr:`values`.
@@ -139,27 +149,33 @@ class ClientConnection:
         names = (wire.MAX_CONNS, wire.MAX_REQS, wire.MPXS_CONNS)
         return wire.encode_record(wire.GET_VALUES, wire.NULL_REQUEST_ID, wire.encode_pairs((n, "") for n in names))
 
-    def _send(self, kind: int, stream_id: int, data: bytes) -> bytes:
-        self._check_turn(kind, stream_id)
-        return wire.encode_stream(kind, stream_id, data)
-
-    def _end(self, kind: int, stream_id: int) -> bytes:
+    def _send(self, arrival: int, kind: int, stream_id: int, data: bytes = b"") -> bytes:
         exchange = self._active(stream_id)
-        if kind not in exchange.sending:
-            return b""
-        self._check_turn(kind, stream_id)
-        exchange.sending.remove(kind)
-        return wire.encode_record(kind, stream_id)
-
-    def _check_turn(self, kind: int, stream_id: int) -> None:
-        if self._active(stream_id).sending[:1] != [kind]:
-            raise LocalProtocolError(f"it is not the turn of {wire.type_name(kind)} in request {stream_id}")
+        deed, to = exchange.output_steps[exchange.output][arrival]
+        sent: bytes = deed(self, kind, stream_id, data)
+        exchange.output = to
+        return sent
 
     def _active(self, stream_id: int) -> _Exchange:
         exchange = self._exchanges.get(stream_id)
         if exchange is None:
             raise LocalProtocolError(f"request {stream_id} is not active: it never began, or has ended already")
         return exchange
+
+    def _send_stream(self, kind: int, stream_id: int, data: bytes) -> bytes:
+        return wire.encode_stream(kind, stream_id, data)
+
+    def _end_stream(self, kind: int, stream_id: int, data: bytes) -> bytes:
+        return wire.encode_record(kind, stream_id)
+
+    def _leave_out(self, kind: int, stream_id: int, data: bytes) -> bytes:
+        return b""
+
+    def _forbid(self, kind: int, stream_id: int, data: bytes) -> NoReturn:
+        raise LocalProtocolError(f"it is not the turn of {wire.type_name(kind)} in request {stream_id}")
+
+    def _give_up(self, stream_id: int) -> bytes:
+        return wire.encode_record(wire.ABORT_REQUEST, stream_id)
 
     # --- Receiving ---
 
@@ -178,10 +194,8 @@ class ClientConnection:
             else:
                 self._end_of_stream()
         except RemoteProtocolError as error:
-            if error.status < 500:
-                error.status = 502  # what the readers of the wire call a bad request was a bad response here
             self._close()
-            self._events.append(ConnectionFailed(error))
+            self._events.append(ConnectionFailed(_as_bad_gateway(error)))
         events, self._events = self._events, []
         return events
 
@@ -197,13 +211,13 @@ class ClientConnection:
         self._close()
 
     def _take(self, kind: int, stream_id: int, content: bytes) -> None:
-        handler = _RECORDS.get(kind)
-        if handler is not None:
-            exchange = self._exchanges.get(stream_id)
-            if exchange is None:
-                # Whoever reads on would give one client the response of another (mod_proxy_fcgi did).
-                raise RemoteProtocolError(f"{wire.type_name(kind)} for request {stream_id}, which is not active")
-            handler(self, stream_id, content, exchange)
+        if kind in _OF_A_RESPONSE:
+            exchange = self._exchanges.get(stream_id) or _NOBODY
+            # An end is one record, not a stream: it may be too short, but never empty.
+            deed, to = _RESPONSE[exchange.response][kind if content or kind == wire.END_REQUEST else -kind]
+            exchange.response = deed(self, kind, stream_id, content, exchange) or to
+            if exchange.response == "over":
+                self._free(stream_id)
         elif kind == wire.GET_VALUES_RESULT and stream_id == wire.NULL_REQUEST_ID:
             self._on_values(content)
         else:
@@ -211,55 +225,94 @@ class ClientConnection:
             if self._ignored > MAX_IGNORED:
                 raise RemoteProtocolError(f"more than {MAX_IGNORED} records that mean nothing")
 
+    def _free(self, stream_id: int) -> None:
+        exchange = self._exchanges.pop(stream_id)
+        # Not every application drops what we would still have to send.
+        self.reusable = self.reusable and exchange.output == "sent"
+
     def _on_values(self, content: bytes) -> None:
         known = (wire.MAX_CONNS, wire.MAX_REQS, wire.MPXS_CONNS)
         self.values.update((name, value) for name, value in wire.decode_pairs(content) if name in known)
 
-    def _on_stdout(self, stream_id: int, content: bytes, exchange: _Exchange) -> None:
-        if not content:
-            exchange.stdout_over = True
-        elif exchange.stdout_over:
-            raise RemoteProtocolError(f"STDOUT after the end of the STDOUT of request {stream_id}")
-        elif exchange.head is None:
-            self._events.append(BodyReceived(stream_id, content))
-        else:
-            self._read_head(stream_id, content, exchange, exchange.head)
+    # --- Deeds: what the table of the response names ---
 
-    def _read_head(self, stream_id: int, content: bytes, exchange: _Exchange, head: bytearray) -> None:
+    def _read_head(self, kind: int, stream_id: int, content: bytes, exchange: _Exchange) -> str | None:
+        head = exchange.head
         head += content
-        parsed = parse_head(head, self._limits.max_head)
+        try:
+            parsed = parse_head(head, self._limits.max_head)
+        except RemoteProtocolError as error:
+            return self._fail(stream_id, error)
         if parsed is None:
-            return
+            return None
         status, reason, headers, length = parsed
-        exchange.head = None
         self._events.append(HeadReceived(stream_id, status, reason, headers))
         if length < len(head):
             self._events.append(BodyReceived(stream_id, bytes(head[length:])))
+        head.clear()
+        return "body"
 
-    def _on_stderr(self, stream_id: int, content: bytes, exchange: _Exchange) -> None:
+    def _miss_head(self, kind: int, stream_id: int, content: bytes, exchange: _Exchange) -> None:
+        self._fail(stream_id, RemoteProtocolError(f"request {stream_id} ended without a whole response head"))
+
+    def _take_body(self, kind: int, stream_id: int, content: bytes, exchange: _Exchange) -> None:
+        self._events.append(BodyReceived(stream_id, content))
+
+    def _refuse_more(self, kind: int, stream_id: int, content: bytes, exchange: _Exchange) -> None:
+        self._fail(stream_id, RemoteProtocolError(f"STDOUT after the end of the STDOUT of request {stream_id}"))
+
+    def _take_log(self, kind: int, stream_id: int, content: bytes, exchange: _Exchange) -> None:
         kept = content[: exchange.log_room]
         exchange.log_room -= len(kept)
         if kept:
             self._events.append(LogReceived(stream_id, kept))
 
-    def _on_end(self, stream_id: int, content: bytes, exchange: _Exchange) -> None:
+    def _drop(self, kind: int, stream_id: int, content: bytes, exchange: _Exchange) -> None:
+        pass
+
+    def _complete(self, kind: int, stream_id: int, content: bytes, exchange: _Exchange) -> None:
         app_status, protocol_status = wire.decode_end(content)
-        if protocol_status != wire.REQUEST_COMPLETE:
-            why, status = _REJECTIONS.get(protocol_status, (f"answers protocol status {protocol_status}", 502))
-            raise RemoteProtocolError(f"the application {why}", status=status)
-        if not exchange.aborted:
-            if exchange.head is not None:
-                raise RemoteProtocolError(f"request {stream_id} ended without a whole response head")
-            if not exchange.stdout_over and app_status:
-                # PHP never ends STDOUT (main/fastcgi.c, fcgi_flush), so alone this says nothing; with an
-                # application status it is how a response breaks that others share the connection with.
-                raise RemoteProtocolError(
-                    f"the response to request {stream_id} broke off (application status {app_status})"
-                )
-        del self._exchanges[stream_id]
-        # Not every application drops what we would still have to send.
-        self.reusable = self.reusable and not exchange.sending
-        self._events.append(ResponseEnded(stream_id, app_status))
+        if not self._rejected(stream_id, protocol_status):
+            self._events.append(ResponseEnded(stream_id, app_status))
+
+    def _complete_unended(self, kind: int, stream_id: int, content: bytes, exchange: _Exchange) -> None:
+        app_status, protocol_status = wire.decode_end(content)
+        if self._rejected(stream_id, protocol_status):
+            return
+        if app_status:
+            # How a response breaks that others share the connection with.
+            broken = f"the response to request {stream_id} broke off (application status {app_status})"
+            self._fail(stream_id, RemoteProtocolError(broken))
+        else:
+            # PHP never ends STDOUT (main/fastcgi.c, fcgi_flush).
+            self._events.append(ResponseEnded(stream_id))
+
+    def _complete_headless(self, kind: int, stream_id: int, content: bytes, exchange: _Exchange) -> None:
+        _, protocol_status = wire.decode_end(content)
+        if not self._rejected(stream_id, protocol_status):
+            self._miss_head(kind, stream_id, content, exchange)
+
+    def _rejected(self, stream_id: int, protocol_status: int) -> bool:
+        if protocol_status == wire.REQUEST_COMPLETE:
+            return False
+        why, status = _REJECTIONS.get(protocol_status, (f"answers protocol status {protocol_status}", 502))
+        self._fail(stream_id, RemoteProtocolError(f"the application {why}", status=status))
+        return True
+
+    def _fail(self, stream_id: int, error: RemoteProtocolError) -> str:
+        self._events.append(ResponseFailed(stream_id, _as_bad_gateway(error)))
+        return "failed"
+
+    def _fail_connection(self, kind: int, stream_id: int, content: bytes, exchange: _Exchange) -> NoReturn:
+        # Whoever reads on would give one client the response of another (mod_proxy_fcgi did).
+        raise RemoteProtocolError(f"{wire.type_name(kind)} for request {stream_id}, which is not active")
+
+
+def _as_bad_gateway(error: RemoteProtocolError) -> RemoteProtocolError:
+    """What the readers of the wire call a bad request was a bad response here."""
+    if error.status < 500:
+        error.status = 502
+    return error
 
 
 def _checked(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
@@ -271,11 +324,15 @@ def _checked(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
         yield name, value
 
 
-_OnRecord = Callable[[ClientConnection, int, bytes, _Exchange], None]
+#: The types of records that are about one response.
+_OF_A_RESPONSE: Final = frozenset((wire.STDOUT, wire.STDERR, wire.END_REQUEST))
 
-#: Record type -> what takes it, for a request that is active.
-_RECORDS: Final[dict[int, _OnRecord]] = {
-    wire.STDOUT: ClientConnection._on_stdout,
-    wire.STDERR: ClientConnection._on_stderr,
-    wire.END_REQUEST: ClientConnection._on_end,
-}
+#: Role -> state -> arrival -> (deed, next state).
+_OUTPUT: Final = {role: state.bind(machine, ClientConnection) for role, machine in state.OUTPUT.items()}
+
+#: State -> arrival -> (deed, next state).
+_RESPONSE: Final = state.bind(state.RESPONSE, ClientConnection)
+
+#: Stands for the exchange of an id that has none.
+_NOBODY: Final = _Exchange(wire.AUTHORIZER, 0)
+_NOBODY.response = "over"

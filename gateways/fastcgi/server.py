@@ -3,22 +3,18 @@
 FastCGI 1.0 sections 3 to 6. Bytes go into :meth:`ServerConnection.receive_data` and come out as the events of
 :mod:`gateways.events`; calls about a request give back the bytes to send.
 
-How the input of a request goes on is a table. A request is always at one *stage*, which names the stream that its
-role reads next (sections 6.2 to 6.4): a responder reads PARAMS and STDIN, a filter DATA as well and in this order,
-an authorizer PARAMS alone. Then its input is *over*. A request that is refused or aborted is at the stage *dropped*
-instead: what still arrives for it is legitimate, of any size, and of no use. ``_INPUT`` says what becomes of a record
-at each stage.
-
-A request is active from its FCGI_BEGIN_REQUEST until its FCGI_END_REQUEST is made (section 3.3); what comes for an id
-that is not active is ignored, as the section says, but not without end. Where the specification is silent we do as
-follows: FCGI_BEGIN_REQUEST for an active id, PARAMS after their end, and a filter's DATA before the end of its STDIN
-close the connection; anything after the end of STDIN or DATA is ignored.
+What becomes of a record depends on the state of its request and on nothing else: :data:`gateways.fastcgi.state.INPUT`
+has a table for each role, and the deeds that it names are methods here. A request is active from its
+FCGI_BEGIN_REQUEST until its FCGI_END_REQUEST is made (section 3.3); what comes for an id that is not active is ignored,
+as the section says, but not without end. Where the specification is silent we do as follows: FCGI_BEGIN_REQUEST for an
+active id, PARAMS after their end, and a filter's DATA before the end of its STDIN close the connection; anything after
+the end of STDIN or DATA is ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import Final, NoReturn
 
 import attrs
 
@@ -35,11 +31,14 @@ from gateways.events import (
     RequestReceived,
     RequestRefused,
 )
-from gateways.fastcgi import wire
+from gateways.fastcgi import state, wire
 
 #: Records that mean nothing to us, between one request and the next, before the connection is given up. A web server
 #: that gives requests up late sends a few (HAProxy does); only an attacker sends this many.
 MAX_IGNORED: Final = 1000
+
+#: Requests of a connection that have ended before their input did, of which that is remembered: the latest.
+MAX_LATE: Final = 1000
 
 #: Bytes of answers to management records that wait to be sent before the connection is given up: several times what
 #: one read of 64 KiB can ask for, so only a driver that never sends, or a peer that never reads, gets here.
@@ -61,32 +60,31 @@ class Statistics:
 
 
 class _Request:
-    """What is known of one active request."""
+    """What is known of one request."""
 
     __slots__ = (
         "aborted",
         "early",
         "early_end",
         "keep",
-        "last",
         "log",
         "log_room",
         "log_used",
         "params",
         "role",
         "stage",
+        "steps",
     )
 
     def __init__(self, role: int, keep: bool, log_room: int) -> None:
         self.role = role
         #: FCGI_KEEP_CONN
         self.keep = keep
-        #: a key of _INPUT
-        self.stage = "params"
+        #: the table of its role, and the state it is in. A role that is unknown is rejected, and has a body like most.
+        self.steps = _STEPS.get(role) or _STEPS[wire.RESPONDER]
+        self.stage = "inactive"
         #: RequestAborted was given out
         self.aborted = False
-        #: the stream whose end ends the input
-        self.last = wire.DATA if role == wire.FILTER else wire.STDIN
         #: the PARAMS stream so far; None once it is over the limit
         self.params: bytearray | None = bytearray()
         #: STDIN that came before the end of PARAMS, and whether it ended there
@@ -105,7 +103,8 @@ class ServerConnection:
     ``roles`` are those on offer. A request for another gets FCGI_UNKNOWN_ROLE, except that an authorizer's request is
     always delivered: there are web servers that take FCGI_UNKNOWN_ROLE for consent, so the code above must deny it.
     ``strict`` insists on an FCGI_BEGIN_REQUEST of exactly 8 bytes, on PARAMS before STDIN, and on record types that a
-    web server may send. ``multiplex=False`` serves one request at a time (FCGI_CANT_MPX_CONN for the others).
+    web server may send. ``Limits(max_ids=1)`` serves one request at a time (FCGI_CANT_MPX_CONN for the others); above
+    any greater number there is FCGI_OVERLOADED.
 
     Errors: ``send_*``, ``end`` and ``fail`` raise LocalProtocolError for a request that cannot be answered: not
     begun, its meta-variables not complete (section 6.2), or ended.
@@ -119,7 +118,6 @@ class ServerConnection:
         limits: Limits | None = None,
         roles: Collection[str] = ("responder",),
         strict: bool = False,
-        multiplex: bool = True,
     ) -> None:
         if isinstance(roles, str) or not wire.ROLE_NUMBERS.keys() >= set(roles):
             raise LocalProtocolError(f"roles takes a collection of {', '.join(wire.ROLE_NUMBERS)}, not {roles!r}")
@@ -128,11 +126,11 @@ class ServerConnection:
         self._limits = Limits() if limits is None else limits
         self._roles = {wire.ROLE_NUMBERS[role] for role in roles} | {wire.AUTHORIZER}
         self._strict = strict
-        self._multiplex = multiplex
+        self._multiplex = self._limits.max_ids > 1
         self._scanner = wire.RecordScanner()
         self._requests: dict[int, _Request] = {}
-        #: ids that ended before their input did -> the stream whose end is still to come
-        self._late: dict[int, int] = {}
+        #: those that ended before their input did, the latest last
+        self._late: dict[int, _Request] = {}
         self._events: list[Event] = []
         self._unsent = bytearray()
         #: nothing that comes in matters any more, and nothing must go out
@@ -150,11 +148,11 @@ class ServerConnection:
         return f"<fastcgi.ServerConnection {state}, {len(self._requests)} active of {self._begun} requests>"
 
     @property
-    def expecting(self) -> bool:
-        """Whether a request has begun to arrive whose meta-variables are not all in."""
-        if not self._requests:
-            return self._scanner.partial
-        return any(request.stage == "params" for request in self._requests.values())
+    def expecting(self) -> Collection[int]:
+        """The ids of the requests whose meta-variables are not all in; 0 for bytes that tell no id yet."""
+        if self._requests:
+            return [stream_id for stream_id, request in self._requests.items() if request.stage == "params"]
+        return (wire.NULL_REQUEST_ID,) if self._scanner.partial else ()
 
     def statistics(self) -> Statistics:
         """Counts since the connection began."""
@@ -201,7 +199,7 @@ class ServerConnection:
         ]
         self.closing = self._dead = True
 
-    def _ignore(self) -> None:
+    def _count_ignored(self) -> None:
         self._ignored += 1
         self._ignored_now += 1
         if self._ignored_now > MAX_IGNORED:
@@ -218,7 +216,7 @@ class ServerConnection:
 
     def _on_get_values(self, kind: int, stream_id: int, content: bytes) -> None:
         if stream_id != wire.NULL_REQUEST_ID:
-            self._ignore()
+            self._count_ignored()
             return
         limits = self._limits
         known = {
@@ -236,76 +234,74 @@ class ServerConnection:
         if kind in wire.TYPES:
             if self._strict:
                 raise RemoteProtocolError(f"{wire.type_name(kind)} from a web server")
-            self._ignore()
+            self._count_ignored()
         elif stream_id == wire.NULL_REQUEST_ID:
             self._answer(
                 wire.encode_record(wire.UNKNOWN_TYPE, wire.NULL_REQUEST_ID, bytes((kind, 0, 0, 0, 0, 0, 0, 0)))
             )
         else:
-            self._ignore()
+            self._count_ignored()
 
-    # --- The beginning and the early end of a request (sections 5.1, 5.4, 5.5) ---
+    # --- The records of a request (sections 5.1 to 5.4): its table says what becomes of them ---
 
     def _on_begin(self, kind: int, stream_id: int, content: bytes) -> None:
         role, flags = wire.decode_begin(content)
         if stream_id == wire.NULL_REQUEST_ID:
             raise RemoteProtocolError("BEGIN_REQUEST with id 0, which is for management records")
-        if stream_id in self._requests:
-            raise RemoteProtocolError(f"BEGIN_REQUEST for request {stream_id}, which is active")
         if self._strict and len(content) != 8:
             raise RemoteProtocolError(f"BEGIN_REQUEST of {len(content)} bytes instead of 8")
-        self._late.pop(stream_id, None)
-        keep = bool(flags & wire.KEEP_CONN)
-        if self._last_call:
-            # The web server was told by FCGI_KEEP_CONN, its own word, that nothing follows.
-            self._late[stream_id] = wire.STDIN
-            self._ignore()
-        elif self._requests and not self._multiplex:
-            self._reject(stream_id, role, keep, wire.CANT_MPX_CONN)
-        elif len(self._requests) >= self._limits.max_ids:
-            self._reject(stream_id, role, keep, wire.OVERLOADED)
-        elif role not in self._roles:
-            self._reject(stream_id, role, keep, wire.UNKNOWN_ROLE)
-        else:
-            self._begun += 1
-            self._requests[stream_id] = _Request(role, keep, self._limits.max_stderr)
-
-    def _reject(self, stream_id: int, role: int, keep: bool, status: int) -> None:
-        """A rejected request has no streams to close (section 5.5), but what it sent meanwhile still arrives."""
-        self._rejected += 1
-        self._late[stream_id] = wire.DATA if role == wire.FILTER else wire.STDIN
-        self._answer(wire.encode_end(stream_id, 0, status))
-        self._close_unless(keep)
+        before = self._find(stream_id)
+        deed, to = before.steps[before.stage][kind]
+        request = _Request(role, bool(flags & wire.KEEP_CONN), self._limits.max_stderr)
+        request.stage = deed(self, kind, stream_id, content, request) or to
 
     def _on_abort(self, kind: int, stream_id: int, content: bytes) -> None:
-        request = self._requests.get(stream_id)
-        if request is None:
-            self._on_stray(kind, stream_id, content)
-        elif request.stage == "params":
-            # Nobody above knows this request, so the answer is ours.
-            self._forget(stream_id, request)
-            self._answer(wire.encode_end(stream_id))
-        elif not request.aborted:
-            request.aborted = True
-            if request.stage != "over":
-                request.stage = "dropped"
-            self._events.append(RequestAborted(stream_id))
+        request = self._find(stream_id)
+        deed, to = request.steps[request.stage][kind]
+        request.stage = deed(self, kind, stream_id, content, request) or to
 
-    def _on_stray(self, kind: int, stream_id: int, content: bytes) -> None:
-        """A record for an id that is not active (section 3.3). The body of an upload that was answered early still
-        arrives, of any size: it is dropped, and neither counted nor punished."""
-        last = self._late.get(stream_id)
-        if last is None:
-            self._ignore()
-        elif kind == last and not content:
-            del self._late[stream_id]
+    def _on_stream(self, kind: int, stream_id: int, content: bytes) -> None:
+        request = self._find(stream_id)
+        deed, to = request.steps[request.stage][kind if content else -kind]
+        request.stage = deed(self, kind, stream_id, content, request) or to
 
-    def _forget(self, stream_id: int, request: _Request) -> None:
-        """The id is free from now on."""
-        del self._requests[stream_id]
-        if request.stage != "over":
-            self._late[stream_id] = request.last
+    def _find(self, stream_id: int) -> _Request:
+        return self._requests.get(stream_id) or self._late.get(stream_id) or _NOBODY
+
+    # --- Deeds: what the tables name. Each gives the next state where it chooses one itself ---
+
+    def _begin(self, kind: int, stream_id: int, content: bytes, request: _Request) -> str | None:
+        self._late.pop(stream_id, None)
+        if self._last_call:
+            # The web server was told by FCGI_KEEP_CONN, its own word, that nothing follows.
+            self._count_ignored()
+            return self._remember(stream_id, request)
+        if self._requests and not self._multiplex:
+            return self._reject(stream_id, request, wire.CANT_MPX_CONN)
+        if len(self._requests) >= self._limits.max_ids:
+            return self._reject(stream_id, request, wire.OVERLOADED)
+        if request.role not in self._roles:
+            return self._reject(stream_id, request, wire.UNKNOWN_ROLE)
+        self._begun += 1
+        self._requests[stream_id] = request
+        return None
+
+    def _reject(self, stream_id: int, request: _Request, status: int) -> str:
+        """A rejected request has no streams to close (section 5.5), but what it sent meanwhile still arrives."""
+        self._rejected += 1
+        denial = b""
+        if request.role == wire.AUTHORIZER:
+            # lighttpd 1.4.69 takes an end without an answer for consent.
+            denial = wire.encode_record(wire.STDOUT, stream_id, _DENIAL) + wire.encode_record(wire.STDOUT, stream_id)
+        self._answer(denial + wire.encode_end(stream_id, 0, status))
         self._close_unless(request.keep)
+        return self._remember(stream_id, request)
+
+    def _remember(self, stream_id: int, request: _Request) -> str:
+        self._late[stream_id] = request
+        if len(self._late) > MAX_LATE:
+            del self._late[next(iter(self._late))]
+        return "late"
 
     def _close_unless(self, keep: bool) -> None:
         """Without FCGI_KEEP_CONN the connection ends with the request, but not under requests beside it."""
@@ -313,39 +309,29 @@ class ServerConnection:
         if self._last_call and not self._requests:
             self.closing = True
 
-    # --- The streams of a request (sections 5.2, 5.3, 6) ---
-
-    def _on_stream(self, kind: int, stream_id: int, content: bytes) -> None:
-        request = self._requests.get(stream_id)
-        if request is None:
-            self._on_stray(kind, stream_id, content)
-        else:
-            _INPUT[request.stage][kind](self, kind, stream_id, content, request)
-
     def _take_params(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
-        if not content:
-            self._end_params(stream_id, request)
-        elif request.params is not None:
+        if request.params is not None:
             # The lengths of the pairs count as well: what is limited is what is held.
             if len(request.params) + len(content) > self._limits.max_params_bytes:
                 request.params = None
             else:
                 request.params += content
 
-    def _end_params(self, stream_id: int, request: _Request) -> None:
+    def _end_params(self, kind: int, stream_id: int, content: bytes, request: _Request) -> str | None:
         self._ignored_now = 0
         role = wire.ROLES[request.role]
+        following: str | None = "dropped"
         try:
             environ = self._environ(request)
         except RemoteProtocolError as error:
-            request.stage = "dropped"
             request.keep = request.keep and isinstance(error, LimitExceeded)
             self._events.append(RequestRefused(stream_id, role, error))
         else:
             self._events.append(RequestReceived(stream_id, role, environ, request.keep))
-            self._begin_body(stream_id, request)
+            following = self._begin_body(stream_id, request)
         request.params = None
         request.early.clear()
+        return following
 
     def _environ(self, request: _Request) -> tuple[tuple[str, str], ...]:
         limits = self._limits
@@ -353,66 +339,85 @@ class ServerConnection:
             raise LimitExceeded(f"meta-variables of more than {limits.max_params_bytes} bytes", status=431)
         return tuple(wire.decode_pairs(bytes(request.params), limits.max_params))
 
-    def _begin_body(self, stream_id: int, request: _Request) -> None:
+    def _begin_body(self, stream_id: int, request: _Request) -> str | None:
+        """Hand on what came early. Gives the state that follows, where that is not the usual one."""
         if request.role == wire.AUTHORIZER:
-            # Section 6.3: no STDIN. lighttpd ends one all the same, Apache does not.
-            request.stage = "dropped"
             self._events.append(BodyEnded(stream_id))
-            return
-        request.stage = "stdin"
+            return None
         if request.early:
             self._events.append(BodyReceived(stream_id, bytes(request.early)))
-        if request.early_end:
-            self._end_body(stream_id, request)
+        if not request.early_end:
+            return None
+        deed, to = request.steps["stdin"][-wire.STDIN]
+        deed(self, wire.STDIN, stream_id, b"", request)
+        return to
 
     def _keep_early(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
-        """STDIN before the end of PARAMS: against the order of section 6.2, but harmless while it is little."""
-        if self._strict:
-            raise RemoteProtocolError(f"STDIN before the end of the PARAMS of request {stream_id}")
-        if request.early_end or request.role == wire.AUTHORIZER:
-            self._ignore()
-        elif not content:
-            request.early_end = True
+        self._check_early(stream_id, request)
+        if request.early_end:
+            self._count_ignored()
+        elif len(request.early) + len(content) > self._limits.body_buffer:
+            raise RemoteProtocolError(
+                f"more than {self._limits.body_buffer} bytes of STDIN before the end of the PARAMS "
+                f"of request {stream_id}"
+            )
         else:
             request.early += content
-            if len(request.early) > self._limits.body_buffer:
-                raise RemoteProtocolError(
-                    f"more than {self._limits.body_buffer} bytes of STDIN before the end of the PARAMS "
-                    f"of request {stream_id}"
-                )
 
-    def _take_stdin(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
-        if content:
-            self._events.append(BodyReceived(stream_id, content))
-        else:
-            self._end_body(stream_id, request)
+    def _end_early(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
+        self._check_early(stream_id, request)
+        if request.early_end:
+            self._count_ignored()
+        request.early_end = True
 
-    def _end_body(self, stream_id: int, request: _Request) -> None:
-        request.stage = "data" if request.role == wire.FILTER else "over"
+    def _check_early(self, stream_id: int, request: _Request) -> None:
+        if self._strict:
+            raise RemoteProtocolError(f"STDIN before the end of the PARAMS of request {stream_id}")
+
+    def _take_body(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
+        self._events.append(BodyReceived(stream_id, content))
+
+    def _end_body(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
         self._events.append(BodyEnded(stream_id))
 
     def _take_data(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
-        if content:
-            self._events.append(DataReceived(stream_id, content))
-        else:
-            request.stage = "over"
-            self._events.append(DataEnded(stream_id))
+        self._events.append(DataReceived(stream_id, content))
 
-    def _early_data(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
-        if request.role == wire.FILTER:
-            raise RemoteProtocolError(f"DATA before the end of the STDIN of request {stream_id} (section 6.4)")
-        self._ignore()
+    def _end_data(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
+        self._events.append(DataEnded(stream_id))
+
+    def _abort(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
+        if not request.aborted:
+            request.aborted = True
+            self._events.append(RequestAborted(stream_id))
+
+    def _answer_abort(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
+        del self._requests[stream_id]
+        self._remember(stream_id, request)
+        self._answer(wire.encode_end(stream_id))
+        self._close_unless(request.keep)
+
+    def _ended(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
+        del self._requests[stream_id]
+        self._close_unless(request.keep)
 
     def _drop(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
-        if kind == request.last and not content:
-            request.stage = "over"
+        # The body of an upload that was answered early still arrives, of any size: neither counted nor punished.
+        pass
 
-    def _pass_over(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
-        self._ignore()
+    def _forget(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
+        del self._late[stream_id]
 
-    def _late_params(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
-        # Elsewhere such a set replaced or joined the environment of a request that was under way.
-        raise RemoteProtocolError(f"PARAMS after the end of the PARAMS of request {stream_id}")
+    def _ignore(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
+        self._count_ignored()
+
+    def _close(self, kind: int, stream_id: int, content: bytes, request: _Request) -> NoReturn:
+        raise RemoteProtocolError(_AGAINST_THE_PROTOCOL[kind].format(id=stream_id))
+
+    def _forbid(self, kind: int, stream_id: int, content: bytes, request: _Request) -> NoReturn:
+        if request.stage == "params":
+            raise LocalProtocolError(f"request {stream_id} cannot be answered before the end of its meta-variables")
+        raise LocalProtocolError(f"request {stream_id} is not active: it never began, or was ended already")
 
     # --- Sending (sections 5.3, 5.5, 6.2) ---
 
@@ -450,7 +455,7 @@ class ServerConnection:
         request = self._answerable(stream_id)
         end = wire.encode_end(stream_id, status)
         log = self._take_log(stream_id, request)
-        self._forget(stream_id, request)
+        self._finish(stream_id, request)
         if self._dead:
             return b""
         streams_end = wire.encode_record(wire.STDOUT, stream_id)
@@ -467,7 +472,7 @@ class ServerConnection:
         no end of STDOUT, for isolation beats signalling.
         """
         request = self._answerable(stream_id)
-        self._forget(stream_id, request)
+        self._finish(stream_id, request)
         if self._dead:
             return b""
         if self._requests:
@@ -492,33 +497,45 @@ class ServerConnection:
 
     def _answerable(self, stream_id: int) -> _Request:
         request = self._requests.get(stream_id)
-        if request is None:
-            raise LocalProtocolError(f"request {stream_id} is not active: it never began, or was ended already")
-        if request.stage == "params":
-            raise LocalProtocolError(f"request {stream_id} cannot be answered before the end of its meta-variables")
+        if request is None or request.stage == "params":
+            self._forbid(wire.END_REQUEST, stream_id, b"", request or _NOBODY)
         return request
+
+    def _finish(self, stream_id: int, request: _Request) -> None:
+        deed, to = request.steps[request.stage][wire.END_REQUEST]
+        deed(self, wire.END_REQUEST, stream_id, b"", request)
+        request.stage = to
+        if to == "late":
+            self._remember(stream_id, request)
 
 
 _OnRecord = Callable[[ServerConnection, int, int, bytes], None]
-_OnInput = Callable[[ServerConnection, int, int, bytes, _Request], None]
-
-_C = ServerConnection
+_Deed = Callable[[ServerConnection, int, int, bytes, _Request], "str | None"]
 
 #: Record type -> what takes it. All other types are unexpected.
 _RECORDS: Final[dict[int, _OnRecord]] = {
-    wire.BEGIN_REQUEST: _C._on_begin,
-    wire.ABORT_REQUEST: _C._on_abort,
-    wire.PARAMS: _C._on_stream,
-    wire.STDIN: _C._on_stream,
-    wire.DATA: _C._on_stream,
-    wire.GET_VALUES: _C._on_get_values,
+    wire.BEGIN_REQUEST: ServerConnection._on_begin,
+    wire.ABORT_REQUEST: ServerConnection._on_abort,
+    wire.PARAMS: ServerConnection._on_stream,
+    wire.STDIN: ServerConnection._on_stream,
+    wire.DATA: ServerConnection._on_stream,
+    wire.GET_VALUES: ServerConnection._on_get_values,
 }
 
-#: Stage of a request -> stream -> what becomes of its record.
-_INPUT: Final[dict[str, dict[int, _OnInput]]] = {
-    "params": {wire.PARAMS: _C._take_params, wire.STDIN: _C._keep_early, wire.DATA: _C._early_data},
-    "stdin": {wire.PARAMS: _C._late_params, wire.STDIN: _C._take_stdin, wire.DATA: _C._early_data},
-    "data": {wire.PARAMS: _C._late_params, wire.STDIN: _C._pass_over, wire.DATA: _C._take_data},
-    "over": {wire.PARAMS: _C._late_params, wire.STDIN: _C._pass_over, wire.DATA: _C._pass_over},
-    "dropped": {wire.PARAMS: _C._late_params, wire.STDIN: _C._drop, wire.DATA: _C._drop},
+#: Role -> state -> arrival -> (deed, next state).
+_STEPS: Final[dict[int, dict[str, dict[int, tuple[_Deed, str]]]]] = {
+    role: state.bind(machine, ServerConnection) for role, machine in state.INPUT.items()
 }
+
+_AGAINST_THE_PROTOCOL: Final = {
+    wire.BEGIN_REQUEST: "BEGIN_REQUEST for request {id}, which is active",
+    # Elsewhere such a set replaced or joined the environment of a request that was under way.
+    wire.PARAMS: "PARAMS after the end of the PARAMS of request {id}",
+    wire.DATA: "DATA before the end of the STDIN of request {id} (section 6.4)",
+}
+
+#: The answer to an authorizer's request that is rejected.
+_DENIAL: Final = b"Status: 503 Service Unavailable\r\n\r\n"
+
+#: Stands for the request of an id that has none. It stays inactive whatever arrives.
+_NOBODY: Final = _Request(wire.RESPONDER, keep=True, log_room=0)

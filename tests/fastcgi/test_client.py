@@ -35,11 +35,13 @@ from tests.fastcgi.tools import (
     STDIN,
     STDOUT,
     UNKNOWN,
+    Broken,
     Failed,
     begin,
     check_events,
     end,
     feed,
+    matches,
     pair,
     rec,
 )
@@ -262,20 +264,53 @@ def test_K01_records_of_unknown_types_are_bounded() -> None:
 @pytest.mark.parametrize(
     ("data", "events", "problem"),
     [
-        (
-            rec(STDOUT, 1, HEAD) + rec(STDOUT, 1) + rec(STDOUT, 1, b"x"),
-            [GOT_HEAD],
-            "STDOUT after the end of the STDOUT",
-        ),
         (ANSWER + rec(STDOUT, 1, b"x"), ANSWERED, "STDOUT for request 1, which is not active"),
         (ANSWER + rec(STDERR, 1), ANSWERED, "STDERR for request 1, which is not active"),
         (ANSWER + end(), ANSWERED, "END_REQUEST for request 1, which is not active"),
-        (rec(STDOUT, 1, HEAD) + end(1, 1), [GOT_HEAD], "broke off (application status 1)"),
         (rec(3, 1, b"short"), [], "END_REQUEST of 5 bytes, 8 are needed"),
     ],
 )
-def test_K03_records_after_an_end_and_an_end_too_early_fail(data: bytes, events: list[Any], problem: str) -> None:
+def test_K03_records_after_an_end_and_an_end_too_short_fail_the_connection(
+    data: bytes, events: list[Any], problem: str
+) -> None:
     check(data, [*events, Failed(problem, 502)])
+
+
+@pytest.mark.parametrize(
+    ("data", "events", "problem"),
+    [
+        (rec(STDOUT, 1, HEAD) + rec(STDOUT, 1) + rec(STDOUT, 1, b"x"), [GOT_HEAD], "STDOUT after the end of"),
+        (rec(STDOUT, 1, HEAD) + rec(STDOUT, 1, b"x"), [GOT_HEAD, BodyReceived(1, b"x")], "broke off (application st"),
+        (rec(STDOUT, 1), [], "request 1 ended without a whole response head"),
+        (rec(STDOUT, 1, b"Fatal error\r\n\r\n"), [], "not a header field in a response head"),
+    ],
+)
+def test_K03_a_response_that_fails_spares_its_siblings(data: bytes, events: list[Any], problem: str) -> None:
+    """Once it has failed, nothing more of it is told, and its end frees the id."""
+    two = rec(STDOUT, 2, HEAD) + rec(STDOUT, 2, b"two") + rec(STDOUT, 2) + end(2)
+    more = b"" if "broke off" in problem else rec(STDOUT, 1, b"more") * 2 + rec(STDOUT, 1)
+    connection = check(
+        data + more + end(1, 1) + two,
+        [
+            *events,
+            Broken(1, problem),
+            HeadReceived(2, 200, "OK", GOT_HEAD.headers),
+            BodyReceived(2, b"two"),
+            ResponseEnded(2),
+        ],
+        1,
+        2,
+    )
+    assert connection.reusable
+    connection.send_request(1, {}, keep_connection=True)
+    assert feed(connection, [ANSWER]) == ANSWERED
+
+
+def test_a_connection_is_not_reusable_while_the_input_of_a_failed_request_is_owed() -> None:
+    connection = ClientConnection()
+    connection.send_request(1, {}, keep_connection=True)
+    assert len(connection.receive_data(end(1, 0, wire.OVERLOADED))) == 1
+    assert not connection.reusable
 
 
 @pytest.mark.parametrize("length", [0, 3, 20, 60, 70])
@@ -307,11 +342,11 @@ def test_K06_the_log_of_a_response_is_capped() -> None:
 )
 def test_K07_a_head_over_the_limit_fails(head: bytes) -> None:
     data = b"".join(rec(STDOUT, 1, head[i : i + 30_000]) for i in range(0, len(head), 30_000))
-    check(data + ANSWER, [Failed("response head over 32768 bytes", 502)])
+    check(data + ANSWER, [Broken(1, "response head over 32768 bytes")])
 
 
 def test_a_head_that_is_none_fails() -> None:
-    check(rec(STDOUT, 1, b"Fatal error\r\n\r\n"), [Failed("not a header field in a response head", 502)])
+    check(rec(STDOUT, 1, b"Fatal error\r\n\r\n"), [Broken(1, "not a header field in a response head")])
 
 
 def test_K08_padding_is_skipped_wherever_it_is() -> None:
@@ -340,7 +375,9 @@ def test_K10_a_close_between_requests_is_no_failure() -> None:
     ],
 )
 def test_F30_F31_F29_K11_a_rejection_is_a_failure_with_a_status(status: int, problem: str, answer: int) -> None:
-    check(end(1, 0, status), [Failed(problem, answer)])
+    check(end(1, 0, status), [Broken(1, problem, answer)])
+    for stdout_end in (b"", rec(STDOUT, 1)):
+        check(rec(STDOUT, 1, HEAD) + stdout_end + end(1, 0, status), [GOT_HEAD, Broken(1, problem, answer)])
 
 
 def test_K12_values_are_asked_for_and_kept() -> None:
@@ -367,7 +404,8 @@ def test_K15_an_application_status_is_told_and_the_response_kept(status: int) ->
 
 @pytest.mark.parametrize("before", [b"", rec(STDOUT, 1), rec(STDOUT, 1, HEAD[:9])])
 def test_a_response_without_a_whole_head_fails(before: bytes) -> None:
-    check(before + rec(STDOUT, 1) + end(), [Failed("request 1 ended without a whole response head", 502)])
+    for stdout_end in (rec(STDOUT, 1), b""):
+        check(before + stdout_end + end(), [Broken(1, "request 1 ended without a whole response head")])
 
 
 @pytest.mark.parametrize("answer", [end(), rec(STDOUT, 1) + end(1, 1), rec(STDOUT, 1, HEAD[:9]) + end()])
@@ -376,6 +414,22 @@ def test_F37_an_aborted_request_ends_whole_or_not(answer: bytes) -> None:
     assert connection.abort(1) == rec(ABORT, 1)
     (ended,) = connection.receive_data(answer)
     assert isinstance(ended, ResponseEnded)
+
+
+def test_F37_what_comes_of_an_aborted_request_is_dropped_but_for_its_log() -> None:
+    connection = asking(1)
+    assert connection.receive_data(rec(STDOUT, 1, HEAD)) == [GOT_HEAD]
+    connection.abort(1)
+    assert feed(connection, [rec(STDOUT, 1, b"x"), rec(STDERR, 1, b"y")]) == [LogReceived(1, b"y")]
+    assert connection.abort(1) == rec(ABORT, 1)  # once more does no harm
+    assert connection.receive_data(rec(STDOUT, 1) + end(1, 7)) == [ResponseEnded(1, 7)]
+
+
+def test_F37_a_response_that_has_failed_may_be_aborted_and_says_nothing_more() -> None:
+    connection = asking(1)
+    assert len(connection.receive_data(rec(STDOUT, 1))) == 1
+    assert connection.abort(1) == rec(ABORT, 1)
+    assert feed(connection, [ANSWER]) == []
 
 
 def test_F11_an_application_that_speaks_http_is_named() -> None:
@@ -390,8 +444,7 @@ def test_both_sides_agree_on_a_rejected_request() -> None:
     web, app = ClientConnection(), ServerConnection()
     app.receive_data(web.send_request(1, {}, role="filter") + web.end_body(1))
     (failed,) = web.receive_data(app.data_to_send())
-    assert isinstance(failed, ConnectionFailed)
-    assert failed.error.status == 502
+    assert matches(failed, Broken(1, "FCGI_UNKNOWN_ROLE"))
 
 
 def test_both_sides_agree_on_values() -> None:
@@ -406,7 +459,8 @@ def test_both_sides_agree_on_a_response_that_breaks() -> None:
     app.receive_data(b"".join(web.send_request(i, {}, keep_connection=True) for i in (1, 2)))
     web.receive_data(app.send_head(1, HEAD) + app.send_body(1, b"half"))
     (failed,) = web.receive_data(app.fail(1))
-    assert isinstance(failed, ConnectionFailed)
+    assert matches(failed, Broken(1, "broke off"))
+    assert web.receive_data(app.send_head(2, HEAD) + app.end(2))[-1] == ResponseEnded(2)
 
 
 def test_both_sides_agree_on_an_abort() -> None:

@@ -9,7 +9,14 @@ from typing import Any
 
 import attrs
 
-from gateways.events import BodyReceived, ConnectionFailed, DataReceived, LogReceived, RequestRefused
+from gateways.events import (
+    BodyReceived,
+    ConnectionFailed,
+    DataReceived,
+    LogReceived,
+    RequestRefused,
+    ResponseFailed,
+)
 from gateways.fastcgi import ServerConnection
 
 BEGIN, ABORT, END, PARAMS, STDIN, STDOUT, STDERR, DATA, GET_VALUES, RESULT, UNKNOWN = range(1, 12)
@@ -66,6 +73,15 @@ class Failed:
 
 
 @attrs.frozen
+class Broken:
+    """Stands for a ResponseFailed whose message holds a text."""
+
+    stream_id: int
+    text: str
+    status: int = 502
+
+
+@attrs.frozen
 class Refused:
     """Stands for a RequestRefused whose message holds a text."""
 
@@ -79,6 +95,12 @@ def matches(event: object, expected: object) -> bool:
     match expected:
         case Failed(text, status):
             return isinstance(event, ConnectionFailed) and text in str(event.error) and event.error.status == status
+        case Broken(stream_id, text, status):
+            return (
+                isinstance(event, ResponseFailed)
+                and (event.stream_id, event.error.status) == (stream_id, status)
+                and text in str(event.error)
+            )
         case Refused(stream_id, status, text, role):
             return (
                 isinstance(event, RequestRefused)
