@@ -31,6 +31,8 @@ _HTTP_PROTOCOLS = ("http", "included")
 
 _MAX_METHOD = 1024
 _MAX_DIGITS = 19
+#: The end of the year 9999, in seconds since 1970: no calendar here goes further.
+_LAST_SECOND = 253_402_300_799
 
 
 class Rules:
@@ -86,6 +88,7 @@ def build(
     environ.setdefault("GATEWAY_INTERFACE", "CGI/1.1")
     _method(environ, http)
     _length(environ, protocol)
+    _filter(environ)
     _trust(environ, rules)
     return environ, path, notes
 
@@ -249,14 +252,25 @@ def _length(environ: "dict[str, str]", protocol: str) -> None:
     parse_length(value)
 
 
-def parse_length(value: str) -> int:
-    """A CONTENT_LENGTH in bytes. Raises RemoteProtocolError for anything but ASCII digits, LimitExceeded for more
-    digits than any length has.
+def _filter(environ: "dict[str, str]") -> None:
+    """What a filter is told of its file (FastCGI section 6.4)."""
+    if "FCGI_DATA_LENGTH" in environ:
+        parse_length(environ["FCGI_DATA_LENGTH"], "FCGI_DATA_LENGTH")
+    changed = environ.get("FCGI_DATA_LAST_MOD")
+    if changed is not None and not (
+        is_number(changed) and len(changed) <= _MAX_DIGITS and int(changed) <= _LAST_SECOND
+    ):
+        raise RemoteProtocolError(f"FCGI_DATA_LAST_MOD is not a time in seconds: {changed[:40]!r}")
+
+
+def parse_length(value: str, name: str = "CONTENT_LENGTH") -> int:
+    """A length in bytes. Raises RemoteProtocolError for anything but ASCII digits, LimitExceeded for more digits than
+    any length has; ``name`` is the variable that they tell of.
     """
     if not is_number(value):
-        raise RemoteProtocolError(f"CONTENT_LENGTH is not a number: {value[:40]!r}")
+        raise RemoteProtocolError(f"{name} is not a number: {value[:40]!r}")
     if len(value) > _MAX_DIGITS:
-        raise LimitExceeded(f"CONTENT_LENGTH has {len(value)} digits")
+        raise LimitExceeded(f"{name} has {len(value)} digits")
     return int(value)
 
 

@@ -12,6 +12,7 @@ from gateways._model.limits import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import datetime
     import io
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Protocol, TypeVar
@@ -110,7 +111,7 @@ class Body:
         elif chunk:
             self._left -= len(chunk)
         else:
-            raise IncompleteBody(f"the body ended {self._left} bytes before its CONTENT_LENGTH of {self.length}")
+            raise IncompleteBody(f"the body ended {self._left} bytes before its announced length of {self.length}")
         return chunk
 
     @staticmethod
@@ -213,7 +214,7 @@ class Request:
         if isinstance(body, bytes):
             body = in_memory(body, content_length(built))
         if isinstance(data, bytes):
-            data = in_memory(data, None)
+            data = in_memory(data, data_length(built))
         self._fill(built, path, pairs, body, role, data, protocol, Carrier())
 
     def _fill(
@@ -238,7 +239,7 @@ class Request:
         self.body = body
         #: "responder", "authorizer" or "filter" (FastCGI section 6).
         self.role = role
-        #: The file a filter works on; empty elsewhere.
+        #: The file a filter works on, complete like the body; empty elsewhere.
         self.data = data
         #: The gateway protocol: "fastcgi", "scgi", "cgi" or "http".
         self.protocol = protocol
@@ -336,6 +337,23 @@ class Request:
         """The announced length of the body in bytes; None where none was announced."""
         return content_length(self.environ)
 
+    # --- the file of a filter
+
+    @property
+    def data_length(self) -> "int | None":
+        """The length in bytes of the file that a filter works on (FCGI_DATA_LENGTH, FastCGI section 6.4)."""
+        return data_length(self.environ)
+
+    @property
+    def data_last_modified(self) -> "datetime.datetime | None":
+        """When the file that a filter works on was last changed, in UTC (FCGI_DATA_LAST_MOD)."""
+        seconds = self.environ.get("FCGI_DATA_LAST_MOD")
+        if seconds is None:
+            return None
+        import datetime  # only for those who ask
+
+        return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
+
     # --- who and where
 
     @property
@@ -421,6 +439,12 @@ class Request:
 def content_length(environ: "Mapping[str, str]") -> "int | None":
     """CONTENT_LENGTH of a built environ as a number of bytes."""
     value = environ.get("CONTENT_LENGTH")
+    return None if value is None else int(value)
+
+
+def data_length(environ: "Mapping[str, str]") -> "int | None":
+    """FCGI_DATA_LENGTH of a built environ as a number of bytes."""
+    value = environ.get("FCGI_DATA_LENGTH")
     return None if value is None else int(value)
 
 

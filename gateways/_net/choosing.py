@@ -5,7 +5,7 @@ For inherited sockets that nobody has named (a web server's fd 0, a systemd sock
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -60,9 +60,9 @@ class ChoosingConnection:
         return self._chosen is not None and self._chosen.broken
 
     @property
-    def expecting(self) -> bool:
+    def expecting(self) -> Collection[int]:
         """As chosen."""
-        return self._chosen is not None and self._chosen.expecting
+        return () if self._chosen is None else self._chosen.expecting
 
     def data_to_send(self) -> bytes:
         """As chosen."""

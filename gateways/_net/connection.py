@@ -62,8 +62,9 @@ class Connection:
         self._writing = False
         self._written = trio.Event()
         self._write_due: float | None = None
-        # A connection that says nothing at all is as slow as one that never comes to the end of its variables.
-        self._params_due: float | None = self.deadline(service.limits.params_timeout)
+        #: When the variables of a request have to be in, by its id; 0 for bytes that tell of no request yet. A
+        #: connection that says nothing at all is as slow as one that never comes to the end of its variables.
+        self._params_due = {0: self.deadline(service.limits.params_timeout)}
         self._idle_due: float | None = None
 
     @staticmethod
@@ -163,9 +164,6 @@ class Connection:
         answers = self.protocol.data_to_send()
         if answers:
             self.send(answers)
-        if self._ready:
-            # What is half read now is not what was half read before.
-            self._params_due = None
         self._mind_time()
         if not self._ready:
             await self._settle()
@@ -243,6 +241,9 @@ class Connection:
         exchange.refusal = error
         self.exchanges[stream_id] = exchange
         self._ready.append(exchange)
+        # What is half read now is not what was half read before.
+        self._params_due.pop(stream_id, None)
+        self._params_due.pop(0, None)
         return exchange
 
     def exchange_over(self, exchange: Exchange) -> None:
@@ -318,12 +319,15 @@ class Connection:
     # --- time
 
     def _mind_time(self) -> None:
-        limits = self.service.limits
-        if not self.protocol.expecting:
-            self._params_due = None
-        elif self._params_due is None:
-            self._params_due = self.deadline(limits.params_timeout)
-        idle = not self.exchanges and not self.protocol.expecting
+        limits, expecting = self.service.limits, self.protocol.expecting
+        if expecting:
+            before = self._params_due
+            # The time runs from the first byte, which told of no request yet.
+            new = before.get(0) or self.deadline(limits.params_timeout)
+            self._params_due = {stream_id: before.get(stream_id, new) for stream_id in expecting}
+        elif self._params_due:
+            self._params_due = {}
+        idle = not self.exchanges and not expecting
         self._idle_due = self.deadline(limits.idle_timeout) if idle else None
 
     def sweep(self, now: float) -> None:
@@ -336,7 +340,7 @@ class Connection:
             self._lose()
         elif self.gone:
             pass  # nothing is due any more, whatever a handler still does
-        elif self._params_due is not None and now > self._params_due:
+        elif self._params_due and now > min(self._params_due.values()):
             self.service.complain("a request did not come to the end of its variables in time")
             self._lose()
         elif self._idle_due is not None and now > self._idle_due and not self._unsent:
@@ -348,7 +352,12 @@ class Connection:
 
     def _sweep_exchanges(self, now: float) -> None:
         limits = self.service.limits
-        for exchange in self.exchanges.values():
+        for exchange in list(self.exchanges.values()):
+            if now > exchange.goodbye_due:
+                exchange.part()
+                self._tasks += 1
+                self._nursery.start_soon(self._confine, self._settle)
+                continue
             for inbox in (exchange.inbox, exchange.data_inbox):
                 since = inbox.waiting_since
                 if limits.body_timeout is not None and since is not None and now - since > limits.body_timeout:

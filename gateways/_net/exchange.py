@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import trio
 
@@ -16,7 +16,7 @@ from gateways._model.environ import is_http
 from gateways._model.errors import GatewayError, LocalProtocolError, RemoteProtocolError
 from gateways._model.handler import Resumed, drive
 from gateways._model.policy import NGINX_HEAD, Answer, ExcessBody, refuse, respond
-from gateways._model.request import Body, Carrier, Request
+from gateways._model.request import Body, Carrier, Request, content_length, data_length
 from gateways._net.inbox import Inbox
 from gateways._net.lines import printable
 
@@ -74,6 +74,8 @@ class Exchange(Carrier):
         self.sent = 0
         #: Whether, when the answer had ended, there was more of the request to come.
         self.owed = False
+        #: When a handler that was cancelled has had the time to come to its end.
+        self.goodbye_due = float("inf")
         self._stopped_by: RemoteProtocolError | None = None
         self._nobody_waits = False
         self._head = b""
@@ -88,9 +90,8 @@ class Exchange(Carrier):
     def make_request(self, environ: dict[str, str], path: str, pairs: tuple[tuple[str, str], ...], role: str) -> None:
         """Put the Request together from parts that have been checked."""
         max_read = self.connection.service.limits.max_read
-        length = environ.get("CONTENT_LENGTH")
-        body = Body(self.inbox, None if length is None else int(length), max_read=max_read)
-        data = Body(self.data_inbox, None, max_read=max_read)
+        body = Body(self.inbox, content_length(environ), max_read=max_read)
+        data = Body(self.data_inbox, data_length(environ) if role == "filter" else 0, max_read=max_read)
         protocol = self.connection.protocol.name
         self.request = Request._built(environ, path, pairs, body, role, data, protocol, self)
 
@@ -115,7 +116,16 @@ class Exchange(Carrier):
         """Cancel the handler: because nobody waits for its answer, or because of an error that is the answer."""
         self._nobody_waits = self._nobody_waits or nobody_waits
         self._stopped_by = self._stopped_by or error
+        if not self.scope.cancel_called:
+            self.goodbye_due = self.connection.deadline(self.connection.service.limits.goodbye_timeout)
         self.scope.cancel()
+
+    def part(self) -> None:
+        """End the request although its handler, cancelled, does not come to its end. Nothing that it still sends goes
+        anywhere."""
+        self.connection.service.log.warning("%s: the handler goes on although it was cancelled", self.describe())
+        self._task = trio.lowlevel.current_task()  # who speaks for it from now on
+        self._conclude_cancelled()
 
     async def _run(self) -> None:
         if self.scope.cancel_called:
@@ -146,7 +156,7 @@ class Exchange(Carrier):
     @property
     def _unanswerable(self) -> bool:
         """Whether an error can no longer become an answer, so that nothing but the log tells of it."""
-        return self.committed or self._nobody_waits or self.connection.gone
+        return self._over or self.committed or self._nobody_waits or self.connection.gone
 
     async def _answer(self) -> int:
         service = self.connection.service
@@ -160,7 +170,9 @@ class Exchange(Carrier):
         self._finish(self._frames() + self.connection.protocol.end(self.stream_id, app_status))
 
     def _conclude_cancelled(self) -> None:
-        if self._nobody_waits:
+        if self._over:
+            pass  # parted from its handler
+        elif self._nobody_waits:
             self._finish(b"" if self.connection.gone else self.connection.protocol.end(self.stream_id, 0))
         else:
             self._conclude_broken(self._stopped_by or GatewayError("cancelled"))
@@ -168,7 +180,7 @@ class Exchange(Carrier):
     def _conclude_broken(self, error: BaseException) -> None:
         """The answer broke: a clean error while that is possible, else as visibly as the protocol can."""
         protocol = self.connection.protocol
-        if self._nobody_waits:
+        if self._over or self._nobody_waits:
             self._conclude_cancelled()
         elif self.connection.gone:
             self._finish(b"")
@@ -198,7 +210,8 @@ class Exchange(Carrier):
     # --- the sink of the policy
 
     async def start(self, answer: Answer) -> None:
-        self._check_open()
+        if self._over:
+            await self._refuse_more()
         self._head = answer.head
         self._chunks.clear()
         self._gathered = 0
@@ -211,7 +224,8 @@ class Exchange(Carrier):
             )
 
     async def write(self, data: bytes) -> None:
-        self._check_open()
+        if self._over:
+            await self._refuse_more()
         self._chunks.append(data)
         self._gathered += len(data)
         # Only the handler's own task is seen to wait (_before_wait); tasks that it has started are not.
@@ -220,10 +234,11 @@ class Exchange(Carrier):
             await self.connection.flushed()
             await trio.lowlevel.checkpoint()
 
-    def _check_open(self) -> None:
-        # A handler may have given ``send`` away. Its stream_id may belong to another request by now.
-        if self._over:
-            raise LocalProtocolError("this answer has ended: nothing more can be sent")
+    async def _refuse_more(self) -> NoReturn:
+        # A handler may have given ``send`` away, or not have come to its end when it was cancelled: then it hears that.
+        # Its stream_id may belong to another request by now.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raise LocalProtocolError("this answer has ended: nothing more can be sent")
 
     def _flush(self) -> None:
         frames = self._frames()

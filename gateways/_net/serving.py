@@ -152,6 +152,7 @@ class Service:
             limits.idle_timeout,
             limits.write_timeout,
             limits.drain_timeout,
+            limits.goodbye_timeout,
         ]
         pause = min([0.5, *[seconds / 4 for seconds in shortest if seconds is not None]])
         while True:

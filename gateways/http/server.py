@@ -55,7 +55,7 @@ class ServerConnection:
         strict: bool = False,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self.expecting = False
+        self.expecting: tuple[int, ...] = ()
         self.closing = False
         self.broken = False
         self._limits = Limits() if limits is None else limits
@@ -83,7 +83,7 @@ class ServerConnection:
         connection is closed after the answer.
         """
         events = self._take(data) if data else self._end_of_stream()
-        self.expecting = self._reading == "head" and self._head_bytes > 0
+        self.expecting = (0,) if self._reading == "head" and self._head_bytes > 0 else ()
         return events
 
     def _take(self, data: bytes) -> list[Event]:

@@ -42,7 +42,7 @@ keep_connection=False)]
     def __init__(
         self, *, limits: Limits | None = None, roles: Iterable[str] = ("responder",), strict: bool = False
     ) -> None:
-        self.expecting = False
+        self.expecting: tuple[int, ...] = ()
         self.closing = False
         self.broken = False
         self._limits = Limits() if limits is None else limits
@@ -70,7 +70,7 @@ keep_connection=False)]
         """
         events = self._take(data) if data else self._end_of_stream()
         # The buffer never holds anything but the beginning of a request.
-        self.expecting = bool(self._buffer)
+        self.expecting = (0,) if self._buffer else ()
         return events
 
     def _take(self, data: bytes) -> list[Event]:

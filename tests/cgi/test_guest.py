@@ -82,7 +82,7 @@ def test_C02_without_a_length_stdin_is_not_read(path: Path) -> None:
 def test_a_body_shorter_than_its_length_is_400(path: Path) -> None:
     done = Script(path, HELLO).run(POST, b"hel")
     assert split(done.stdout)[0][0] == b"Status: 400 Bad Request"
-    assert b"2 bytes before its CONTENT_LENGTH of 5" in done.stderr
+    assert b"2 bytes before its announced length of 5" in done.stderr
 
 
 def test_E14_a_chunked_body_is_read_to_its_end_under_apache_and_refused_elsewhere(path: Path) -> None:

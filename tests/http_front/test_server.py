@@ -275,7 +275,7 @@ def test_expecting_from_the_first_byte_of_a_request_to_the_end_of_its_head() -> 
     for _ in range(2):
         for at in range(len(GET)):
             connection.receive_data(GET[at : at + 1])
-            assert connection.expecting is (at < len(GET) - 1)
+            assert bool(connection.expecting) is (at < len(GET) - 1)
         connection.send_head(0, OK)
         connection.send_body(0, b"hi")
         connection.end(0)

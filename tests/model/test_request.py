@@ -300,7 +300,7 @@ def test_E05_a_body_ends_at_its_length_and_nothing_behind_it_is_asked_for(way: C
 @pytest.mark.parametrize("pieces", [(), (b"12",), (b"12", b"34")])
 def test_E04_a_body_that_ends_early_is_an_exception(way: Callable[[Body], Any], pieces: tuple[bytes, ...]) -> None:
     left = 5 - len(b"".join(pieces))
-    with pytest.raises(IncompleteBody, match=f"ended {left} bytes before its CONTENT_LENGTH of 5") as caught:
+    with pytest.raises(IncompleteBody, match=f"ended {left} bytes before its announced length of 5") as caught:
         drive(way(Body(Pieces(*pieces), 5)))
     assert caught.value.status == 400
 

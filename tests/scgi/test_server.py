@@ -296,7 +296,7 @@ def test_expecting_from_the_first_byte_of_a_request_to_the_end_of_its_headers() 
     assert not connection.expecting
     for at in range(len(HELLO) - len(b"abc")):
         connection.receive_data(HELLO[at : at + 1])
-        assert connection.expecting is (at < len(HELLO) - len(b",abc"))
+        assert bool(connection.expecting) is (at < len(HELLO) - len(b",abc"))
 
 
 @pytest.mark.parametrize("end", [b"", b"x", b"99999:"])

@@ -23,8 +23,8 @@ class ServerConnection:
         self._answered = False
 
     @property
-    def expecting(self) -> bool:
-        return self._left is None and bool(self._line)
+    def expecting(self) -> tuple[int, ...]:
+        return (0,) if self._left is None and self._line else ()
 
     def receive_data(self, data: bytes) -> list[Event]:
         if not data:
