@@ -36,9 +36,21 @@ def forward(address: str, *, limits: Limits | None = None) -> Handler:
             where, environ, request.body, role=request.role, data=request.data, limits=limits, log=request.log
         )
         response: Response = answer.response()
+        if request.role == "authorizer" and response.status == 200:
+            await answer.aclose()
+            return _consent(response)
         return response
 
     return handler
+
+
+def _consent(response: Response) -> Response:
+    """The consent of another authorizer as our own, with its variables and whatever else it set."""
+    consent = Response.authorize()
+    for name, value in response.headers.items():
+        if name.lower() not in ("content-type", "content-length"):
+            consent = consent.with_header(name, value)
+    return consent
 
 
 def _caller(name: str) -> Callable[..., Any] | None:

@@ -166,6 +166,10 @@ async def _send(
 ) -> int:
     if not isinstance(response, Response):
         raise TypeError(f"a handler gives back a Response, not {type(response).__name__}")
+    if request.role == "authorizer" and response.status == 200 and not response.authorizes:
+        # The status alone would let the request pass.
+        request.log("the authorizer answered 200, but not with Response.authorize(): denied")
+        response = response.with_status(403)
     body: Any = response.body
     if isinstance(body, str | bytes):
         await _send_whole(response, encode(body), request.method, sink, limits.max_head, allowed)

@@ -43,7 +43,7 @@ class Response:
     :class:`Headers`), TypeError for a body of another kind.
     """
 
-    __slots__ = ("app_status", "body", "content_type", "headers", "status")
+    __slots__ = ("app_status", "authorizes", "body", "content_type", "headers", "status")
 
     def __init__(
         self,
@@ -69,6 +69,8 @@ class Response:
         self.content_type = content_type if content_type is not None else self.headers.get("content-type")
         self.body = body
         self.app_status = app_status
+        #: Whether it lets a request pass an authorizer: made by :meth:`authorize` alone.
+        self.authorizes = False
 
     @classmethod
     def html(cls, text: str, status: int = 200, headers: "HeaderFields" = ()) -> "Response":
@@ -89,11 +91,17 @@ class Response:
 
     @classmethod
     def authorize(cls, **variables: str) -> "Response":
-        """Let a request pass an authorizer (FastCGI section 6.3); the variables are handed to the responder."""
+        """Let a request pass an authorizer (FastCGI section 6.3); the variables are handed to the responder.
+
+        Nothing else does: any other answer of an authorizer refuses the request. Raises ValueError for a name that is
+        no token and for a value that cannot be sent.
+        """
         for name in variables:
             if not is_token(name):
                 raise ValueError(f"not the name of a variable: {name!r}")
-        return cls("", 200, [(f"Variable-{name}", value) for name, value in variables.items()])
+        response = cls("", 200, [(f"Variable-{name}", value) for name, value in variables.items()])
+        response.authorizes = True
+        return response
 
     @classmethod
     def file(cls, path: "str | os.PathLike[str]", *, content_type: "str | None" = None) -> "Response":
@@ -111,7 +119,13 @@ class Response:
 
     def with_header(self, name: str, value: str) -> "Response":
         """A copy with one more header field. Raises ValueError like the constructor."""
-        return self._with_headers([*self.headers.items(), (name, value)])
+        return self._copy(self.status, [*self.headers.items(), (name, value)])
+
+    def with_status(self, status: int) -> "Response":
+        """A copy with another status, which no longer authorizes. Raises ValueError like the constructor."""
+        copy = self._copy(status, self.headers)
+        copy.authorizes = False
+        return copy
 
     def set_cookie(
         self,
@@ -142,9 +156,11 @@ class Response:
         parts += ["Secure"] * secure + ["HttpOnly"] * http_only
         return self.with_header("Set-Cookie", "; ".join(parts))
 
-    def _with_headers(self, headers: "HeaderFields") -> "Response":
+    def _copy(self, status: int, headers: "HeaderFields") -> "Response":
         content_type = None if "content-type" in self.headers else self.content_type
-        return Response(self.body, self.status, headers, content_type=content_type, app_status=self.app_status)
+        copy = Response(self.body, status, headers, content_type=content_type, app_status=self.app_status)
+        copy.authorizes = self.authorizes
+        return copy
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Response):
