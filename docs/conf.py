@@ -21,6 +21,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinxcontrib_trio",  # marks functions that are async, and context managers, as such
     "tables",  # ours, in this folder
+    "machines",  # ours as well
 ]
 exclude_patterns = ["_build", "README.md"]
 default_role = "any"

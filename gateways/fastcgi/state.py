@@ -57,8 +57,7 @@ class Machine:
 
 
 def bind(machine: Machine, owner: type) -> dict[str, dict[int, tuple[Any, str]]]:
-    """The table to run on: (method, next state) by state and arrival. The methods of ``owner`` are named after the
-    deeds, with an underscore in front."""
+    """The table to run on: (method, next state) by state and arrival. ``owner`` has a method ``_deed`` for each."""
     return {
         state: {arrival: (getattr(owner, f"_{step.deed}"), step.to) for arrival, step in row.items()}
         for state, row in machine.steps.items()
