@@ -12,6 +12,9 @@ from gateways._model.errors import GatewayError, LimitExceeded
 
 __all__ = ["Inbox"]
 
+#: Pieces smaller than this many bytes are put together: each for itself would take many times its size in memory.
+_CRUMB = 4096
+
 
 class _Spool:
     """Bytes in an unlinked temporary file, first in, first out.
@@ -77,7 +80,7 @@ class Inbox:
     )
 
     def __init__(self, room: int, max_spool: int, on_room: Callable[[], None]) -> None:
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes | bytearray] = deque()
         self._size = 0
         self._room = room
         self._max_spool = max_spool
@@ -104,11 +107,20 @@ class Inbox:
         if self._ended or self._error is not None:
             return
         if self._spool is None and self._size < self._room:
-            self._chunks.append(data)
+            self._append(data)
             self._size += len(data)
         else:
             self._spill(data)
         self._wake()
+
+    def _append(self, data: bytes) -> None:
+        last = self._chunks[-1] if self._chunks else None
+        if len(data) >= _CRUMB:
+            self._chunks.append(data)
+        elif isinstance(last, bytearray) and len(last) < _CRUMB:
+            last += data
+        else:
+            self._chunks.append(bytearray(data))
 
     def _spill(self, data: bytes) -> None:
         try:
@@ -171,7 +183,7 @@ class Inbox:
                 await self._waiter.wait()
             finally:
                 self._waiter = self.waiting_since = None
-        chunk = self._chunks.popleft()
+        chunk = bytes(self._chunks.popleft())
         if len(chunk) > max_bytes:
             self._chunks.appendleft(chunk[max_bytes:])
             chunk = chunk[:max_bytes]
