@@ -22,8 +22,8 @@ _SINGLE_HEADERS = frozenset({"HTTP_HOST", "HTTP_AUTHORIZATION", "HTTP_REFERER", 
 _ALWAYS = ("SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
 
 #: The framing of the message is CONTENT_LENGTH's and CONTENT_TYPE's word alone; HTTP_PROXY would be taken for the
-#: proxy setting of outgoing requests (httpoxy, CVE-2016-5385 and kin).
-_NEVER = ("HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_PROXY")
+#: proxy setting of outgoing requests (httpoxy, CVE-2016-5385 and kin). A variable without a name is none.
+_NEVER = ("", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_PROXY")
 
 #: Protocols whose requests are HTTP's; a SERVER_PROTOCOL that is missing or no token counts as HTTP, INCLUDED as
 #: HTTP/1.0.
@@ -104,7 +104,6 @@ def _merge(pairs: "Sequence[tuple[str, str]]") -> "dict[str, str]":
             _check_name(name)
     if len(environ) != len(pairs):
         _join_repeats(environ, pairs)
-    environ.pop("", None)
     return environ
 
 

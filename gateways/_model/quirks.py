@@ -63,6 +63,10 @@ def _authorization(environ: "dict[str, str]", protocol: str) -> bool:
     return True
 
 
+def _empty_name(environ: "dict[str, str]", protocol: str) -> bool:
+    return environ.pop("", None) is not None
+
+
 def unbuffered_length(environ: "dict[str, str]") -> "str | None":
     """The length of the body where nginx with ``scgi_request_buffering off`` announced less: it counts what has
     arrived so far, but passes the client's own Content-Length on (nginx 1.22.1).
@@ -94,6 +98,10 @@ REPAIRS: "dict[str, tuple[Callable[[dict[str, str], str], bool], str]]" = {
         _nginx_scgi_length,
         "nginx sent a CONTENT_LENGTH that is too small; set scgi_request_buffering on;",
     ),
+    "empty-name": (
+        _empty_name,
+        "a variable without a name was dropped; look for one in the configuration of the web server",
+    ),
     "authorization": (
         _authorization,
         "the variable Authorization was taken for HTTP_AUTHORIZATION; with mod_fcgid use CGIPassAuth On",
@@ -101,7 +109,7 @@ REPAIRS: "dict[str, tuple[Callable[[dict[str, str], str], bool], str]]" = {
 }
 
 #: What quirks="auto" stands for.
-AUTOMATIC = ("nginx-root", "root-script-name", "proxy-filename", "nginx-scgi-length")
+AUTOMATIC = ("nginx-root", "root-script-name", "proxy-filename", "nginx-scgi-length", "empty-name")
 
 
 def select(quirks: "str | Iterable[str]") -> "tuple[str, ...]":

@@ -34,7 +34,7 @@ def test_an_unknown_repair_is_an_error_that_names_the_known_ones(quirks: str | l
 
 
 def test_automatic_repairs_are_those_that_the_laws_name() -> None:
-    assert AUTOMATIC == ("nginx-root", "root-script-name", "proxy-filename", "nginx-scgi-length")
+    assert AUTOMATIC == ("nginx-root", "root-script-name", "proxy-filename", "nginx-scgi-length", "empty-name")
 
 
 def test_every_repair_comes_with_the_configuration_that_makes_it_needless() -> None:
@@ -100,6 +100,8 @@ CASES: list[tuple[str, str, dict[str, str], dict[str, str] | None]] = [
     ("nginx-scgi-length", "scgi", {"CONTENT_LENGTH": "18"}, None),
     ("nginx-scgi-length", "fastcgi", {"CONTENT_LENGTH": "0", "HTTP_CONTENT_LENGTH": "18"}, None),
     ("nginx-scgi-length", "scgi", {**NGINX, "CONTENT_LENGTH": "0", "HTTP_CONTENT_LENGTH": "18"}, None),
+    ("empty-name", "fastcgi", {"": "x", "A": "1"}, {"A": "1"}),
+    ("empty-name", "scgi", {"A": ""}, None),
     ("authorization", "fastcgi", {"Authorization": "Basic eA=="}, {"HTTP_AUTHORIZATION": "Basic eA=="}),
     ("authorization", "fastcgi", {"Authorization": "x", "HTTP_AUTHORIZATION": "y"}, {"HTTP_AUTHORIZATION": "y"}),
     ("authorization", "fastcgi", {"HTTP_AUTHORIZATION": "y"}, None),
