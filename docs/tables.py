@@ -1,7 +1,7 @@
 """Tables of the documentation that are made of what they are about, when it is built.
 
-``.. limits-table::`` of gateways.Limits, ``.. laws-table:: Paths`` of laws.toml, ``.. conformance-table:: F`` of
-conformance.toml.
+``.. limits-table::`` of gateways.Limits, ``.. laws-table:: Paths`` of laws.toml, ``.. conformance-table:: F`` and
+``.. conformance-table:: W`` of conformance.toml.
 """
 
 from __future__ import annotations
@@ -79,16 +79,32 @@ class ConformanceTable(_Table):
     required_arguments = 1
 
     def lines(self) -> Iterable[str]:
+        letter = self.arguments[0]
+        rules = [rule for rule in compliance.rules() if rule.id.startswith(letter)]
+        if not rules:
+            raise self.error(f"no rule has an id that begins with {letter!r}")
+        # W: not what is asked for, but what comes in against it.
+        hostile = letter == "W"
+        middle = "what comes in, and what is done about it" if hostile else "rule, and whether it is met"
         rows = [
             (
                 rule.id + ("" if rule.section == "-" else f" (section {rule.section})"),
-                f"{rule.rule}\n\n**{compliance.MET[rule.met]}**" + (f". {rule.how}" if rule.how else ""),
+                _row(rule) if hostile else _rule(rule),
                 _tests(rule.tests) or "\\-",
             )
-            for rule in compliance.rules()
-            if rule.id.startswith(self.arguments[0])
+            for rule in rules
         ]
-        return _list_table("13 47 40", ("id", "rule, and whether it is met", "shown by"), *rows)
+        return _list_table("13 47 40", ("id", middle, "shown by"), *rows)
+
+
+def _rule(rule: compliance.Rule) -> str:
+    """A rule, whether it is met, and how."""
+    return f"{rule.rule}\n\n**{compliance.MET[rule.met]}**" + (f". {rule.how}" if rule.how else "")
+
+
+def _row(rule: compliance.Rule) -> str:
+    """What comes in, and what is done about it; only where that is not all, how much of it."""
+    return f"{rule.rule}\n\n" + (rule.how if rule.met == "yes" else f"**{compliance.MET[rule.met]}**. {rule.how}")
 
 
 def _tests(tests: Iterable[str]) -> str:

@@ -133,7 +133,7 @@ def test_protocols_are_found_by_looking(tmp_path: Path, monkeypatch: pytest.Monk
         ("192.0.2.1,2001:DB8::1", ("192.0.2.1", "2001:db8::1")),
     ],
 )
-def test_web_server_addresses(text: str | None, allowed: tuple[str, ...] | None) -> None:
+def test_F04_web_server_addresses(text: str | None, allowed: tuple[str, ...] | None) -> None:
     environ = {} if text is None else {"FCGI_WEB_SERVER_ADDRS": text}
     assert launch.allowed_addresses(environ) == allowed
 
@@ -141,7 +141,7 @@ def test_web_server_addresses(text: str | None, allowed: tuple[str, ...] | None)
 @pytest.mark.parametrize(
     "text", ["", ",", "localhost", "192.0.2.1,", "192.0.2.01", "192.0.2", "192.0.2.1, 192.0.2.2", "192.0.2.0/24"]
 )
-def test_web_server_addresses_that_are_none_are_refused(text: str) -> None:
+def test_F04_web_server_addresses_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="FCGI_WEB_SERVER_ADDRS"):
         launch.allowed_addresses({"FCGI_WEB_SERVER_ADDRS": text})
 
@@ -189,12 +189,14 @@ def standard_input(descriptor: int | None) -> Generator[None, None, None]:
 
 
 @pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET, socket.AF_INET6])
-def test_a_listening_socket_on_fd_0_is_found(tmp_path: Path, family: socket.AddressFamily) -> None:
+def test_F02_a_listening_socket_on_fd_0_is_found(tmp_path: Path, family: socket.AddressFamily) -> None:
     hosts: dict[int, Any] = {
         socket.AF_UNIX: f"{tmp_path}/s",
         socket.AF_INET: ("127.0.0.1", 0),
         socket.AF_INET6: ("::1", 0),
     }
+    # That getpeername fails with ENOTCONN, as section 2.2 has it, is also so for a socket whose peer has gone, and for
+    # one that nobody listens on: what is asked is whether it accepts connections.
     with socket.socket(family) as listening:
         try:
             listening.bind(hosts[family])
@@ -205,7 +207,7 @@ def test_a_listening_socket_on_fd_0_is_found(tmp_path: Path, family: socket.Addr
             assert launch.inherited({}) == ["any:fd:0"]
 
 
-def test_a_connected_socket_on_fd_0_is_the_stdin_of_a_cgi_script() -> None:
+def test_F02_a_connected_socket_on_fd_0_is_the_stdin_of_a_cgi_script() -> None:
     ours, theirs = socket.socketpair()
     with ours, standard_input(theirs.detach()):
         assert launch.inherited({}) == []
@@ -248,7 +250,7 @@ AS_SYSTEMD = [
 @contextmanager
 def listening_at(where: str) -> Generator[socket.socket, None, None]:
     unix = where.startswith("unix:")
-    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as listening:
+    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET6 if ":" in where else socket.AF_INET) as listening:
         listening.bind(where.removeprefix("unix:") if unix else (where, 0))
         listening.listen()
         yield listening
@@ -256,10 +258,12 @@ def listening_at(where: str) -> Generator[socket.socket, None, None]:
 
 def where_is(listening: socket.socket) -> str:
     name = listening.getsockname()
-    return f"unix:{name}" if isinstance(name, str) else f"{name[0]}:{name[1]}"
+    if isinstance(name, str):
+        return f"unix:{name}"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
-def test_run_binds_and_stops(folder: Path) -> None:
+def test_F41_run_binds_and_stops(folder: Path) -> None:
     with Program(main(f"dict(bind='fastcgi:unix:{folder}/s', mount='/app')"), cwd=folder) as program:
         assert program.wait_for("^bound (.*)$") == [f"fastcgi:unix:{folder}/s"]
         answer = ask(f"fastcgi:unix:{folder}/s", "/app/x")
@@ -297,7 +301,7 @@ def test_run_serves_on_fd_0_what_each_connection_speaks(folder: Path, protocol: 
     assert answer.body == f"GET |/ by {protocol}\n"
 
 
-def test_f01_run_needs_no_descriptor_but_fd_0(folder: Path) -> None:
+def test_F01_run_needs_no_descriptor_but_fd_0(folder: Path) -> None:
     # FastCGI section 2.2. Whatever trio opens must not become stdout.
     (folder / "hello.py").write_text(
         "import os\nfrom gateways import Response\nasync def app(request):\n"
@@ -312,7 +316,7 @@ def test_f01_run_needs_no_descriptor_but_fd_0(folder: Path) -> None:
     assert answer.body == "served"
 
 
-def test_an_inherited_tcp_socket_is_warned_about_unless_it_is_said_who_may_connect(folder: Path) -> None:
+def test_F04_W54_an_inherited_tcp_socket_is_warned_about_unless_it_is_said_who_may_connect(folder: Path) -> None:
     with listening_at("127.0.0.1") as listening:
         with Program(main(), cwd=folder, stdin=listening) as program:
             program.wait_for("^bound ")
@@ -326,8 +330,45 @@ def test_an_inherited_tcp_socket_is_warned_about_unless_it_is_said_who_may_conne
     assert answer.status == 200
 
 
+def test_F03_run_looks_at_no_argument(folder: Path) -> None:
+    # Neither at those that a web server appends nor at the name of the program, which need not be there.
+    (folder / "bare.py").write_text(
+        "import sys\nfrom hello import app\nif sys.argv[1:] == ['none']:\n    sys.argv.clear()\n"
+        "import gateways\n"
+        "gateways.run(app, on_start=lambda bound: print('bound', *bound, file=sys.stderr, flush=True))\n"
+    )
+    for arguments in (["none"], ["--bind", "scgi:127.0.0.1:0", "--help", "q=1+2", "--no-such-flag"]):
+        words = [sys.executable, "bare.py", *arguments]
+        (folder / "s").unlink(missing_ok=True)
+        with listening_at(f"unix:{folder}/s") as listening, Program(words, cwd=folder, stdin=listening) as program:
+            assert program.wait_for("^bound (.*)$") == [f"any:unix:{folder}/s"]
+            answer = ask(f"fastcgi:unix:{folder}/s")
+        assert answer is not None
+        assert answer.body == "GET |/ by fastcgi\n"
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1", "::1"])
+def test_F04_a_web_server_that_is_listed_is_served(folder: Path, where: str) -> None:
+    if where == "::1" and not has_ipv6():
+        pytest.skip("no IPv6 here")
+    env = environment({"FCGI_WEB_SERVER_ADDRS": "192.0.2.1,127.0.0.1,::1"})
+    with listening_at(where) as listening, Program(main(), cwd=folder, stdin=listening, env=env) as program:
+        program.wait_for("^bound ")
+        answer = ask(f"fastcgi:{where_is(listening)}")
+    assert answer is not None
+    assert answer.status == 200
+
+
+def has_ipv6() -> bool:
+    try:
+        with listening_at("::1"):
+            return True
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize("where", ["127.0.0.1", "unix:{folder}/s"])
-def test_w54_a_web_server_that_is_not_listed_is_refused(folder: Path, where: str) -> None:
+def test_F04_W54_a_web_server_that_is_not_listed_is_refused(folder: Path, where: str) -> None:
     # FastCGI section 3.2: so is every connection that is not over TCP/IP.
     env = environment({"FCGI_WEB_SERVER_ADDRS": "192.0.2.1,192.0.2.2"})
     with (
@@ -338,7 +379,7 @@ def test_w54_a_web_server_that_is_not_listed_is_refused(folder: Path, where: str
         assert ask(f"fastcgi:{where_is(listening)}") is None
 
 
-def test_a_list_of_web_servers_that_cannot_be_read_keeps_it_from_starting(folder: Path) -> None:
+def test_F04_W54_a_list_of_web_servers_that_cannot_be_read_keeps_it_from_starting(folder: Path) -> None:
     env = environment({"FCGI_WEB_SERVER_ADDRS": "localhost"})
     with (
         listening_at("127.0.0.1") as listening,
@@ -380,7 +421,7 @@ def test_run_started_by_nobody_explains_itself(folder: Path) -> None:
     assert "Nothing has started this as a gateway program" in program.text
 
 
-def test_a_signal_lets_a_request_finish_and_a_second_does_not(folder: Path) -> None:
+def test_F41_a_signal_lets_a_request_finish_and_a_second_does_not(folder: Path) -> None:
     (folder / "hello.py").write_text(
         "from gateways import Response\nasync def app(request):\n    await request.body.read()\n"
         "    return Response('x')\n"

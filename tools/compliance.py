@@ -33,7 +33,10 @@ class Law:
 
 @attrs.frozen
 class Rule:
-    """One rule of a protocol. ``met`` is a key of MET, ``how`` says more where there is more to say."""
+    """One rule of a protocol. ``met`` is a key of MET, ``how`` says more where there is more to say.
+
+    Where the id begins with W, ``rule`` is what may come in against the rules, and ``how`` what is done about it.
+    """
 
     id: str
     section: str
@@ -68,11 +71,16 @@ def rules() -> list[Rule]:
 def named_after(test: str) -> list[str]:
     """The ids of the rules that a test has in its name: F13 of "tests/fastcgi/test_server.py::test_F13_W20_...".
 
-    >>> named_after("tests/test_launch.py::test_f01_run_needs_no_descriptor_but_fd_0")
-    ['F01']
+    >>> named_after("tests/test_launch.py::test_F04_W54_a_web_server_that_is_not_listed_is_refused")
+    ['F04', 'W54']
     """
     name = test.rpartition("::")[2]
-    return [found.upper() for found in re.findall(r"(?<=_)[FSCfsc]\d\d(?=_|$)", name)]
+    return [found.upper() for found in re.findall(r"(?<=_)[FWSCfwsc]\d\d(?=_|$)", name)]
+
+
+def named() -> set[str]:
+    """The ids of all rules that a test has in its name."""
+    return {found for test in tests() for found in named_after(test)}
 
 
 @functools.cache

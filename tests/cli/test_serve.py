@@ -101,7 +101,7 @@ def test_the_access_log_can_be_switched_off(folder: Path, address: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_a_running_request_finish(folder: Path, address: str, number: signal.Signals) -> None:
+def test_F41_a_signal_lets_a_running_request_finish(folder: Path, address: str, number: signal.Signals) -> None:
     with serving("slow.py", "--bind", address, cwd=folder) as program:
         call = Call(address, "/", CONTENT_LENGTH="4")
         program.signal(number)
@@ -195,7 +195,7 @@ APPLICATIONS = {
         (["raising.py"], 4, "ZeroDivisionError"),
     ],
 )
-def test_what_goes_wrong_is_said_and_told_by_the_status(
+def test_F41_what_goes_wrong_is_said_and_told_by_the_status(
     folder: Path, address: str, arguments: list[str], status: int, said: str
 ) -> None:
     for name, text in APPLICATIONS.items():
@@ -289,7 +289,7 @@ def test_it_is_a_cgi_script_where_a_web_server_says_so(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_query_cannot_configure_a_cgi_script(folder: Path) -> None:
+def test_F03_a_query_cannot_configure_a_cgi_script(folder: Path) -> None:
     # RFC 3875 section 4.4: a query without "=" may be handed to a script as its arguments.
     variables = {"GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "GET", "QUERY_STRING": "--bind+scgi:127.0.0.1:0"}
     done = run("serve", "hello.py", "--bind", "scgi:127.0.0.1:0", "--help", "more", cwd=folder, environ=variables)
@@ -297,7 +297,7 @@ def test_a_query_cannot_configure_a_cgi_script(folder: Path) -> None:
     assert done.stdout.startswith("Status: 200 OK")
 
 
-def test_fastcgi_on_fd_0_with_every_other_descriptor_closed(folder: Path, address: str) -> None:
+def test_F01_fastcgi_on_fd_0_with_every_other_descriptor_closed(folder: Path, address: str) -> None:
     # FastCGI section 2.2. The file that is opened first must not become stdout or stderr.
     (folder / "writing.py").write_text(
         "import os\nfrom gateways import Response\nnotes = open('notes', 'w')\nasync def app(request):\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -152,9 +153,14 @@ def test_F14_an_id_is_used_again_with_a_clean_state() -> None:
     assert connection.end(1) == rec(STDOUT, 1) + end(1)
 
 
-def test_F15_W16_id_65535_works() -> None:
-    connection = check(request(65535), [got(65535), BodyEnded(65535)])
-    assert records(connection.end(65535)) == [(STDOUT, 65535, b""), (END, 65535, bytes(8))]
+@pytest.mark.parametrize("stream_id", [1, 2, 255, 256, 0x0100 + 1, 0x8000, 65534, 65535])
+def test_F15_W16_every_id_up_to_65535_works_and_is_that_of_the_answer(stream_id: int) -> None:
+    connection = check(request(stream_id), [got(stream_id), BodyEnded(stream_id)])
+    assert records(connection.send_body(stream_id, b"x") + connection.end(stream_id)) == [
+        (STDOUT, stream_id, b"x"),
+        (STDOUT, stream_id, b""),
+        (END, stream_id, bytes(8)),
+    ]
 
 
 def test_F06_without_keep_conn_the_connection_closes_after_its_request() -> None:
@@ -200,17 +206,19 @@ def test_statistics_and_repr_tell_the_state() -> None:
 @pytest.mark.parametrize(
     ("data", "expecting"),
     [
-        (b"", False),
-        (b"\1", True),
-        (begin(), True),
-        (begin() + rec(PARAMS, 1, GET), True),
-        (request(body=None), False),
-        (request(1) + begin(2), True),
-        (request(1)[:-1], False),
+        (b"", []),
+        (b"\1", [0]),  # which request this will be is not known yet
+        (begin(), [1]),
+        (begin() + rec(PARAMS, 1, GET), [1]),
+        (request(body=None), []),
+        (request(1) + begin(2), [2]),
+        (begin(3) + begin(2) + rec(PARAMS, 3, GET) + rec(PARAMS, 3) + begin(7), [2, 7]),
+        (begin(2) + rec(ABORT, 2), []),
+        (request(1)[:-1], []),
     ],
 )
-def test_a_connection_expects_the_rest_of_what_has_begun(data: bytes, expecting: bool) -> None:
-    assert connected(data).expecting is expecting
+def test_a_connection_expects_the_rest_of_what_has_begun(data: bytes, expecting: list[int]) -> None:
+    assert sorted(connected(data).expecting) == expecting
 
 
 @pytest.mark.parametrize("roles", ["responder", ["responser"], ["responder", 1]])
@@ -328,8 +336,10 @@ def test_F25_F26_W06_values_are_told() -> None:
     asked = values(b"FCGI_MPXS_CONNS", b"FCGI_MAX_CONNS", b"FCGI_MAX_REQS")
     told = pair(b"FCGI_MPXS_CONNS", b"1") + pair(b"FCGI_MAX_CONNS", b"77") + pair(b"FCGI_MAX_REQS", b"5")
     check(asked, [], sent=wire.encode_record(RESULT, 0, told), limits=limits)
+    # One request at a time is no multiplexing: then there are as many requests as connections.
+    limits = Limits(max_connections=77, max_ids=1)
     told = pair(b"FCGI_MPXS_CONNS", b"0") + pair(b"FCGI_MAX_CONNS", b"77") + pair(b"FCGI_MAX_REQS", b"77")
-    check(asked, [], sent=wire.encode_record(RESULT, 0, told), limits=limits, multiplex=False)
+    check(asked, [], sent=wire.encode_record(RESULT, 0, told), limits=limits)
 
 
 def test_F25_W07_unknown_values_are_left_out() -> None:
@@ -422,7 +432,8 @@ def test_W12_the_upload_of_a_rejected_request_is_dropped_whatever_its_size() -> 
 
 @pytest.mark.parametrize("roles", [("responder",), ALL_ROLES])
 def test_F39_W13_an_authorizer_is_always_asked(roles: tuple[str, ...]) -> None:
-    # Where no authorizer is on offer the code above denies: UNKNOWN_ROLE is consent to some web servers.
+    # Where no authorizer is on offer the code above denies: UNKNOWN_ROLE, which section 5.5 has for this, is consent to
+    # some web servers.
     check(request(role=2, body=None), [got(role="authorizer"), BodyEnded(1)], roles=roles)
 
 
@@ -490,18 +501,18 @@ def test_W18_requests_are_multiplexed() -> None:
 
 
 @pytest.mark.parametrize("flags", [0, KEEP])
-def test_F30_W18_without_multiplexing_a_second_request_is_rejected(flags: int) -> None:
+def test_F26_F30_W18_without_multiplexing_a_second_request_is_rejected(flags: int) -> None:
     connection = check(
         request(1, body=None) + request(2, body=b"x", flags=flags) + rec(STDIN, 1, b"y") + rec(STDIN, 1),
         [got(), BodyReceived(1, b"y"), BodyEnded(1)],
         sent=end(2, 0, wire.CANT_MPX_CONN),
-        multiplex=False,
+        limits=Limits(max_ids=1),
     )
     connection.end(1)
     assert connection.closing is not bool(flags)
 
 
-def test_F31_W19_ids_over_the_limit_are_rejected() -> None:
+def test_F26_F31_W19_ids_over_the_limit_are_rejected() -> None:
     connection = connected(b"".join(begin(i) for i in range(1, 1001)))
     assert connection.data_to_send() == b"".join(end(i, 0, wire.OVERLOADED) for i in range(129, 1001))
     assert connection.statistics() == Statistics(requests=128, active=128, rejected=872, ignored=0)
@@ -562,6 +573,31 @@ def test_W52_an_id_may_be_used_again_before_the_end_of_an_upload_that_was_answer
     ]
 
 
+def test_W21_W52_only_so_many_uploads_are_remembered_that_were_answered_early() -> None:
+    connection = ServerConnection()
+    # Half of them answered, half rejected: neither can be made to grow without end.
+    for stream_id in range(1, 1003):
+        feed(connection, [request(stream_id, body=None, role=1 if stream_id % 2 else 99)])
+        if stream_id % 2:
+            connection.end(stream_id)
+    connection.data_to_send()
+    assert feed(connection, [b"".join(rec(STDIN, stream_id, b"late") for stream_id in range(3, 1003))]) == []
+    assert connection.statistics().ignored == 0
+    feed(connection, [rec(STDIN, 1, b"late") + rec(STDIN, 2, b"late")])  # forgotten, and so it is counted
+    assert connection.statistics().ignored == 2
+
+
+def test_W21_the_end_of_such_an_upload_makes_room_for_another() -> None:
+    connection = connected(request(1, body=None))
+    connection.end(1)
+    for _ in range(1001):
+        feed(connection, [request(2, body=None)])
+        connection.end(2)
+        feed(connection, [rec(STDIN, 2)])
+    assert feed(connection, [rec(STDIN, 1, b"late")]) == []
+    assert connection.statistics().ignored == 0
+
+
 # --- Meta-variables ---
 
 
@@ -576,8 +612,17 @@ def test_F24_W22_a_last_pair_cut_short_is_refused_and_the_connection_closes_afte
     assert connection.closing
 
 
-def test_W23_huge_declared_lengths_allocate_nothing() -> None:
-    check(request(params=b"\xff" * 8 + b"A"), [Refused(1, 400, "pair 1 is cut short")])
+def test_F22_W23_huge_declared_lengths_allocate_nothing() -> None:
+    huge = request(params=b"\xff" * 8 + b"A")
+    check(huge, [Refused(1, 400, "pair 1 is cut short")])
+    tracemalloc.start()
+    try:
+        connected(huge)
+        asking = connected(rec(GET_VALUES, 0, b"\xff" * 8 + b"A"))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000  # of 4 GiB that they declare
+    finally:
+        tracemalloc.stop()
+    assert asking.closing
 
 
 def test_F20_W24_lengths_below_128_may_take_four_bytes() -> None:
@@ -670,6 +715,16 @@ def test_W33_stdin_before_the_end_of_params_is_bounded() -> None:
     )
 
 
+def test_W33_stdin_before_the_end_of_params_is_64_KiB_at_most() -> None:
+    most = begin() + rec(STDIN, 1, b"x" * 65_535) + rec(STDIN, 1, b"x")
+    assert joined(connected(most).receive_data(rec(PARAMS, 1, GET) + rec(PARAMS, 1))) == [
+        got(),
+        BodyReceived(1, b"x" * 65_536),
+    ]
+    [failed] = feed(ServerConnection(), [most + rec(STDIN, 1, b"x")])
+    assert "more than 65536 bytes of STDIN before the end of the PARAMS" in str(failed.error)
+
+
 def test_W33_strictly_stdin_comes_after_params() -> None:
     check(begin() + rec(STDIN, 1, b"a"), [Failed("STDIN before the end of the PARAMS of request 1")], strict=True)
 
@@ -678,7 +733,7 @@ def test_W33_early_stdin_of_a_refused_request_is_dropped() -> None:
     check(begin() + rec(STDIN, 1, b"a") + rec(PARAMS, 1, b"\1") + rec(PARAMS, 1), [Refused(1, 400, "cut short")])
 
 
-def test_W34_any_padding_on_any_record() -> None:
+def test_F10_W34_W53_any_padding_on_any_record() -> None:
     data = (
         rec(BEGIN, 1, b"\0\1\1" + bytes(5), 255)
         + rec(PARAMS, 1, GET, 255)
@@ -689,7 +744,7 @@ def test_W34_any_padding_on_any_record() -> None:
     check(data, [got(), BodyReceived(1, b"hello"), BodyEnded(1)])
 
 
-def test_W35_the_longest_record() -> None:
+def test_F10_W35_the_longest_record() -> None:
     body = random.Random(35).randbytes(65535)
     data = request(body=None) + rec(STDIN, 1, body, 255) + rec(STDIN, 1)
     check(data, [got(), BodyReceived(1, body), BodyEnded(1)])
@@ -840,8 +895,11 @@ _records = st.lists(
 
 
 @given(st.one_of(_records, st.binary(max_size=100)), st.lists(st.integers(0, 300), max_size=10), st.booleans())
-def test_any_stream_gives_the_same_events_however_it_is_split(data: bytes, cuts: list[int], multiplex: bool) -> None:
-    whole, split = (ServerConnection(roles=ALL_ROLES, multiplex=multiplex) for _ in range(2))
+def test_F17_W48_any_stream_gives_the_same_events_however_it_is_split(
+    data: bytes, cuts: list[int], multiplex: bool
+) -> None:
+    limits = Limits() if multiplex else Limits(max_ids=1)
+    whole, split = (ServerConnection(roles=ALL_ROLES, limits=limits) for _ in range(2))
     places = sorted({cut for cut in cuts if 0 < cut < len(data)})
     pieces = [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True) if a < b]
     assert joined(whole.receive_data(data) if data else []) == feed(split, pieces)

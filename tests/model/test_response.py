@@ -80,7 +80,7 @@ def test_redirect(permanent: bool, status: int) -> None:
     assert (response.status, response.headers["Location"], response.body) == (status, "https://example.org/", "")
 
 
-def test_authorize() -> None:
+def test_F39_authorize() -> None:
     response = Response.authorize(REMOTE_USER="m", X="1")
     assert response.status == 200
     assert response.headers.items() == (("Variable-REMOTE_USER", "m"), ("Variable-X", "1"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import os
 import socket
 import struct
@@ -35,7 +34,7 @@ from gateways import (
     fastcgi,
     scgi,
 )
-from gateways._model.handler import Handler, as_roles
+from gateways._model.handler import Handler
 from gateways._net import serving
 from gateways._net.address import Listener, open_listeners
 from gateways._net.calling import Call, Upload, readable
@@ -43,8 +42,20 @@ from gateways._net.choosing import ChoosingConnection
 from gateways._net.connection import Connection
 from gateways._net.inbox import Inbox
 from gateways._net.stream import AnyStream, SocketStream
-from gateways.events import ClientConnection
 from gateways.fastcgi import wire
+from tests.net.pairs import (
+    asking,
+    asking_scgi,
+    connected,
+    descriptors,
+    narrow_pair,
+    narrow_tcp_pair,
+    nothing_left_open,
+    pair,
+    service_for,
+    tasks,
+    tcp_pair,
+)
 from tests.net.tools import FASTCGI, PATIENCE, POST, SCGI, Peer, running, unix, variables
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -54,94 +65,7 @@ RESET = struct.pack("ii", 1, 0)
 BIG = 4_000_000
 
 
-# --- what is counted ---------------------------------------------------------------------------------------------
-
-
-def descriptors() -> int:
-    """How many are open, unlinked temporary files included."""
-    return len(os.listdir("/dev/fd"))
-
-
-def tasks() -> int:
-    """How many tasks there are, trio's own included."""
-
-    def below(task: trio.lowlevel.Task) -> int:
-        return 1 + sum(below(child) for nursery in task.child_nurseries for child in nursery.child_tasks)
-
-    root = trio.lowlevel.current_root_task()
-    assert root is not None
-    return below(root)
-
-
-@contextlib.contextmanager
-def nothing_left_open() -> Generator[None]:
-    before = descriptors()
-    yield
-    assert descriptors() == before
-
-
-# --- a service, a line into it, and an application with a handler for each kind of trouble --------------------------
-
-
-def service_for(app: Handler, protocol: serving.Protocol = FASTCGI, **limits: Any) -> serving.Service:
-    service = serving.Service(
-        protocol, Listen("a test"), limits=Limits(**limits), mount=None, quirks="none", log=logging.getLogger("faults")
-    )
-    service.roles = as_roles(app)
-    return service
-
-
-def pair() -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    return ours, theirs
-
-
-def tcp_pair(room: int = 0) -> tuple[socket.socket, socket.socket]:
-    ours = socket.socket()
-    if room:  # which has to be known before the window is announced
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        ours.connect(listening.getsockname())
-        theirs = listening.accept()[0]
-    ours.setblocking(False)
-    return ours, theirs
-
-
-def narrow_pair() -> tuple[socket.socket, socket.socket]:
-    """With buffers that the answer of ``gathered`` does not fit into."""
-    ours, theirs = pair()
-    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    return ours, theirs
-
-
-def narrow_tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """The same over TCP."""
-    ours, theirs = tcp_pair(4096)
-    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    return ours, theirs
-
-
-@asynccontextmanager
-async def connected(
-    app: Handler, protocol: serving.Protocol = FASTCGI, make: Callable[[], Any] = pair, **limits: Any
-) -> AsyncGenerator[tuple[serving.Service, Peer]]:
-    """A web server's side of one connection; at the end everything is gone, whatever happened on it."""
-    service = service_for(app, protocol, **limits)
-    ours, theirs = make()
-    client = fastcgi.ClientConnection() if protocol is FASTCGI else scgi.ClientConnection()
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-    with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-            service.start(SocketStream(theirs), nursery)
-            try:
-                yield service, Peer(stream, client)
-            finally:
-                stream.socket.close()
-                await service.idle()
-                assert not nursery.child_tasks
-                # A nursery swallows the Cancelled of a task that fails with one, and everything stops without a word.
-                assert not nursery.cancel_scope.cancel_called
+# --- an application with a handler for each kind of trouble ---------------------------------------------------------
 
 
 async def troubled(request: Request) -> Response:
@@ -194,31 +118,6 @@ async def _breaks_late(send: Send) -> None:
 
 
 # --- conversations -----------------------------------------------------------------------------------------------
-
-
-def asking(
-    path: str,
-    body: bytes = b"",
-    *,
-    stream_id: int = 1,
-    keep: bool = False,
-    end: bool = True,
-    web: ClientConnection | None = None,
-) -> bytes:
-    """A whole FastCGI request, by the client ``web`` if it is to understand the answer."""
-    web = web or fastcgi.ClientConnection()
-    length = {"CONTENT_LENGTH": str(len(body))} if body else {}
-    method = "POST" if body else "GET"
-    data = web.send_request(stream_id, variables(method, path, **length), keep_connection=keep)
-    data += web.send_body(stream_id, body)
-    return data + web.end_body(stream_id) if end else data
-
-
-def asking_scgi(path: str, body: bytes = b"") -> bytes:
-    web = scgi.ClientConnection()
-    fields = variables("POST" if body else "GET", path, CONTENT_LENGTH=str(len(body)), SCGI="1")
-    return web.send_request(0, fields) + web.send_body(0, body) + web.end_body(0)
-
 
 ABORT = wire.encode_record(wire.ABORT_REQUEST, 1)
 FASTCGI_TALKS: dict[str, list[bytes]] = {
@@ -444,7 +343,7 @@ async def test_whichever_operation_of_a_call_fails_it_is_answered_whole_or_raise
                 assert not nursery.child_tasks
 
 
-async def test_an_ABORT_in_the_middle_of_a_record_does_not_spoil_the_records_after_it() -> None:
+async def test_F37_W41_an_ABORT_in_the_middle_of_a_record_does_not_spoil_the_records_after_it() -> None:
     async def handler(request: Request) -> Response:
         async def body(send: Send) -> None:
             while True:
@@ -473,7 +372,7 @@ PREFIXED = [
 
 @pytest.mark.parametrize(("make", "end"), [(pair, "eof"), (tcp_pair, "rst")])
 @pytest.mark.parametrize(("protocol", "whole"), PREFIXED)
-async def test_after_every_prefix_of_a_conversation_an_end_or_a_reset_leaves_nothing(
+async def test_F07_W42_W43_W45_after_every_prefix_of_a_conversation_an_end_or_a_reset_leaves_nothing(
     protocol: serving.Protocol,
     whole: bytes,
     make: Callable[[], tuple[socket.socket, socket.socket]],
@@ -553,7 +452,7 @@ async def test_what_a_task_of_the_handler_sends_leaves_at_once() -> None:
                 await peer.receive()
 
 
-async def test_nothing_can_be_sent_after_the_end_not_even_into_the_next_request_with_the_id() -> None:
+async def test_F14_nothing_can_be_sent_after_the_end_not_even_into_the_next_request_with_the_id() -> None:
     kept: list[Send] = []
     refused: list[LocalProtocolError] = []
 
@@ -684,7 +583,7 @@ async def test_a_handler_that_shields_itself_ends_in_peace_and_says_nothing_more
         go_on.set()
 
 
-async def test_a_handler_that_ends_without_a_checkpoint_after_an_ABORT_still_ends_its_request() -> None:
+async def test_F37_a_handler_that_ends_without_a_checkpoint_after_an_ABORT_still_ends_its_request() -> None:
     async def handler(request: Request) -> Response:
         try:
             await trio.sleep_forever()
@@ -698,7 +597,7 @@ async def test_a_handler_that_ends_without_a_checkpoint_after_an_ABORT_still_end
         assert (await peer.answer()).ended == "complete"
 
 
-async def test_an_ABORT_in_the_same_read_as_its_request_meets_it_before_it_has_begun() -> None:
+async def test_F37_an_ABORT_in_the_same_read_as_its_request_meets_it_before_it_has_begun() -> None:
     called: list[str] = []
 
     async def handler(request: Request) -> Response:
