@@ -145,8 +145,8 @@ def svg(title: str, name: str, states: Mapping[str, str], arrows: Iterable[Arrow
             f'V{port - turn:g}q0 {turn} {-CORNER} {turn}H{edge:g}"/>'
         )
         drawn += _text(arrow.lines, edge + ARROW + GAP, port - GAP)
-    for end in layout.lanes:
-        drawn.append(f'<path class="head" d="M{edge:g} {layout.boxes[end].entry:g}l{ARROW} -4v8z"/>')
+    for target in layout.lanes:
+        drawn.append(f'<path class="head" d="M{edge:g} {layout.boxes[target].entry:g}l{ARROW} -4v8z"/>')
     for state, address in states.items():
         box = layout.boxes[state]
         drawn.append(
