@@ -180,6 +180,12 @@ class ServerConnection(Protocol):
         ...
 
     @property
+    def shared(self) -> bool:
+        """Whether the peer is about to begin requests beside others, so that the stream should be read on although the
+        body of one is not."""
+        ...
+
+    @property
     def expecting(self) -> Collection[int]:
         """The stream_ids of requests that have begun to arrive and whose meta-variables are not all in: their deadlines
         run. 0 stands for bytes that tell of no request yet."""
@@ -210,7 +216,11 @@ class ServerConnection(Protocol):
         ...
 
     def data_to_send(self) -> bytes:
-        """Answers the protocol itself makes, each handed out once."""
+        """Answers the protocol itself makes, each handed out once.
+
+        They go out before anything is done about the events of the same ``receive_data``: the end of an aborted
+        request and a new request with its id may come in one piece.
+        """
         ...
 
 

@@ -88,7 +88,8 @@ REPAIRS: "dict[str, tuple[Callable[[dict[str, str], str], bool], str]]" = {
     ),
     "root-script-name": (
         _root_script_name,
-        'SCRIPT_NAME was "/", which no CGI script is called; with lighttpd set "fix-root-scriptname" => "enable"',
+        'SCRIPT_NAME was "/", which no CGI script is called; with lighttpd set "fix-root-scriptname" => "enable", '
+        "with HAProxy path-info",
     ),
     "proxy-filename": (
         _proxy_filename,

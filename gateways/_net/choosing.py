@@ -60,6 +60,11 @@ class ChoosingConnection:
         return self._chosen is not None and self._chosen.broken
 
     @property
+    def shared(self) -> bool:
+        """As chosen."""
+        return self._chosen is not None and self._chosen.shared
+
+    @property
     def expecting(self) -> Collection[int]:
         """As chosen."""
         return () if self._chosen is None else self._chosen.expecting

@@ -170,11 +170,14 @@ class Connection:
 
     def _must_wait(self) -> bool:
         """Back-pressure: a request alone on its connection may fill its buffer and no more. With siblings it spills,
-        because FastCGI has no window for each stream."""
+        because FastCGI has no window for each stream; and where siblings may come, until it cannot."""
         if len(self.exchanges) != 1 or self._lingering is not None:
             return False
         [exchange] = self.exchanges.values()
-        return exchange.inbox.full or exchange.data_inbox.full
+        inboxes = (exchange.inbox, exchange.data_inbox)
+        if self.protocol.shared:
+            return any(inbox.full and not inbox.has_room_for(_RECEIVE) for inbox in inboxes)
+        return any(inbox.full for inbox in inboxes)
 
     def make_room(self) -> None:
         """Reading may go on."""

@@ -97,6 +97,11 @@ class Inbox:
         """Whether nothing more should be read from the peer for now."""
         return (self._size >= self._room or self._spool is not None) and not self._ended
 
+    def has_room_for(self, size: int) -> bool:
+        """Whether that many bytes more can be kept, in the temporary file if need be."""
+        room = self._max_spool if self._spool is None else self._spool.room
+        return size <= room or self._ended
+
     @property
     def ended(self) -> bool:
         """Whether everything the peer has to send is in."""
@@ -198,7 +203,7 @@ class Inbox:
         if not spool:
             spool.close()
             self._spool = None
-            self._on_room()
+        self._on_room()
         return data
 
     def receive_blocking(self, max_bytes: int) -> bytes:

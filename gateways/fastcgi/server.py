@@ -123,6 +123,7 @@ class ServerConnection:
             raise LocalProtocolError(f"roles takes a collection of {', '.join(wire.ROLE_NUMBERS)}, not {roles!r}")
         self.closing = False
         self.broken = False
+        self.shared = False
         self._limits = Limits() if limits is None else limits
         self._roles = {wire.ROLE_NUMBERS[role] for role in roles} | {wire.AUTHORIZER}
         self._strict = strict
@@ -226,6 +227,8 @@ class ServerConnection:
             wire.MPXS_CONNS: int(self._multiplex),
         }
         asked = dict(wire.decode_pairs(content))  # each name once, however often it was asked for
+        # Whoever asks this makes use of the answer: HAProxy with ``option mpxs-conns``.
+        self.shared = self.shared or (self._multiplex and wire.MPXS_CONNS in asked)
         answer = wire.encode_pairs((name, str(known[name])) for name in asked if name in known)
         self._answer(wire.encode_record(wire.GET_VALUES_RESULT, wire.NULL_REQUEST_ID, answer))
 

@@ -311,7 +311,7 @@ RESPONSE: Final = _machine(
             STDOUT: Step("refuse_more", "failed"),
             END_REQUEST: Step("complete", "over"),
         },
-        "failed": {**_LOG, ABORT_REQUEST: "give_up", END_REQUEST: Step("drop", "over")},
+        "failed": {ABORT_REQUEST: "give_up", END_REQUEST: Step("drop", "over")},
         "aborted": {**_LOG, **_GIVE_UP, END_REQUEST: Step("complete", "over")},
         "over": {**dict.fromkeys(_ANY_RESPONSE, "fail_connection"), ABORT_REQUEST: "forbid"},
     },

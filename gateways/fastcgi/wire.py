@@ -132,8 +132,15 @@ def encode_stream(kind: int, stream_id: int, data: bytes) -> bytes:
 
 
 def encode_begin(stream_id: int, role: int, flags: int) -> bytes:
-    """FCGI_BEGIN_REQUEST (section 5.1)."""
-    return encode_record(BEGIN_REQUEST, stream_id, _BEGIN_BODY.pack(role, flags))
+    """FCGI_BEGIN_REQUEST (section 5.1).
+
+    Errors: LocalProtocolError unless ``role`` is 0 to 65,535 and ``flags`` 0 to 255.
+    """
+    try:
+        body = _BEGIN_BODY.pack(role, flags)
+    except struct.error:
+        raise LocalProtocolError(f"no request begins with role {role!r} and flags {flags!r}") from None
+    return encode_record(BEGIN_REQUEST, stream_id, body)
 
 
 def decode_begin(content: bytes) -> tuple[int, int]:
@@ -147,11 +154,18 @@ def decode_begin(content: bytes) -> tuple[int, int]:
 
 
 def encode_end(stream_id: int, app_status: int = 0, protocol_status: int = REQUEST_COMPLETE) -> bytes:
-    """FCGI_END_REQUEST (section 5.5). Errors: LocalProtocolError unless ``app_status`` is 0 to 2**32 - 1."""
+    """FCGI_END_REQUEST (section 5.5).
+
+    Errors: LocalProtocolError unless ``app_status`` is 0 to 2**32 - 1 and ``protocol_status`` 0 to 255.
+    """
     try:
-        return encode_record(END_REQUEST, stream_id, _END_BODY.pack(app_status, protocol_status))
+        body = _END_BODY.pack(app_status, protocol_status)
     except struct.error:
-        raise LocalProtocolError(f"an application status is 0 to 2**32 - 1, not {app_status!r}") from None
+        raise LocalProtocolError(
+            f"an application status is 0 to 2**32 - 1, not {app_status!r}, "
+            f"and a protocol status 0 to 255, not {protocol_status!r}"
+        ) from None
+    return encode_record(END_REQUEST, stream_id, body)
 
 
 def decode_end(content: bytes) -> tuple[int, int]:

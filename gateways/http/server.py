@@ -55,6 +55,7 @@ class ServerConnection:
         strict: bool = False,
         environ: Mapping[str, str] | None = None,
     ) -> None:
+        self.shared = False
         self.expecting: tuple[int, ...] = ()
         self.closing = False
         self.broken = False

@@ -42,6 +42,7 @@ keep_connection=False)]
     def __init__(
         self, *, limits: Limits | None = None, roles: Iterable[str] = ("responder",), strict: bool = False
     ) -> None:
+        self.shared = False
         self.expecting: tuple[int, ...] = ()
         self.closing = False
         self.broken = False

@@ -331,6 +331,22 @@ def values(*names: bytes) -> bytes:
     return rec(GET_VALUES, 0, b"".join(pair(name, b"") for name in names))
 
 
+@pytest.mark.parametrize(
+    ("asked", "max_ids", "shared"),
+    [
+        ((b"FCGI_MPXS_CONNS",), 128, True),
+        ((b"FCGI_MPXS_CONNS",), 1, False),
+        ((b"FCGI_MAX_CONNS", b"FCGI_MAX_REQS"), 128, False),
+        ((), 128, False),
+    ],
+)
+def test_who_asks_whether_we_multiplex_is_taken_to_do_so(asked: tuple[bytes, ...], max_ids: int, shared: bool) -> None:
+    connection = connected(values(*asked), limits=Limits(max_ids=max_ids))
+    assert connection.shared is shared
+    feed(connection, [values(b"FCGI_MAX_CONNS")])
+    assert connection.shared is shared
+
+
 def test_F25_F26_W06_values_are_told() -> None:
     limits = Limits(max_connections=77, max_ids=5)
     asked = values(b"FCGI_MPXS_CONNS", b"FCGI_MAX_CONNS", b"FCGI_MAX_REQS")

@@ -820,6 +820,31 @@ async def test_an_upload_that_is_left_alone_is_held_back_and_not_given_up() -> N
             assert (await peer.answer(1)).body == b"600000"
 
 
+async def test_W37_an_upload_alone_on_a_connection_that_is_to_be_shared_is_held_back_when_the_spool_is_full() -> None:
+    """It must not keep siblings from beginning, but nor is it given up for want of room while there are none."""
+    upload_may_go_on = trio.Event()
+
+    async def handler(request: Request) -> Response:
+        if request.path == "/sibling":
+            return Response("sibling")
+        await upload_may_go_on.wait()
+        return Response(str(len(await request.body.read())))
+
+    body = b"u" * 2_000_000
+    async with connected(handler, body_buffer=1000, max_spool=200_000) as (_, peer):
+        await peer.send(peer.client.get_values())
+        request = asking("/", body, keep=True, web=peer.client)
+        await peer.send(request[:100_000])
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send(asking("/sibling", stream_id=2, keep=True, web=peer.client))
+        assert (await peer.answer(2)).body == b"sibling"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.send, request[100_000:])
+            await trio.testing.wait_all_tasks_blocked()
+            upload_may_go_on.set()
+            assert (await peer.answer(1)).body == b"2000000"
+
+
 @pytest.mark.parametrize("trouble", ["open", "write", "short write"])
 async def test_O22_a_full_disk_costs_the_one_request_507(trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:

@@ -18,6 +18,7 @@ class ServerConnection:
     ) -> None:
         self.closing = False
         self.broken = False
+        self.shared = False
         self._line = b""
         self._left: int | None = None
         self._answered = False
