@@ -20,7 +20,7 @@ class Configuration:
     """
 
     id: str
-    server: str  #: "nginx", "apache2" or "lighttpd"
+    server: str  #: "nginx", "apache2", "lighttpd" or "haproxy"
     protocol: str  #: "fastcgi", "scgi" or "cgi"
     transport: str  #: "unix" or "tcp"; "pipe" for CGI
     mount: str  #: "" or "/app": where in the site the application is
@@ -47,11 +47,14 @@ class _Row:
 # nginx the absence of PATH_INFO is taken for the root.
 _NGINX_WHOLE_PATH = {"": None, "/app": "/app"}
 _APACHE_WHOLE_PATH = {"": "/", "/app": "/app"}
+_HAPROXY_WHOLE_PATH = {"": "/", "/app": "/app"}
 # The server splits as we want it.
 _SPLIT = {"": None, "/app": None}
 # lighttpd compares text, not segments: it sends SCRIPT_NAME=/application for "/app" as well. Told the mount, we
 # answer 404.
 _LIGHTTPD_PREFIX = {"": None, "/app": "/app"}
+# HAProxy chooses an application by its own rules; a path that path-info does not match is SCRIPT_NAME as a whole.
+_HAPROXY_PREFIX = {"/app": "/app"}
 
 _ROWS = [
     # nginx, ngx_http_fastcgi_module
@@ -228,6 +231,51 @@ fastcgi.server = ( "@PATH@" => ((
 cgi.assign = ( "" => "" )""",
         transports=("pipe",),
         script="app.cgi",
+    ),
+    # HAProxy, which knows FastCGI alone
+    _Row(
+        "haproxy",
+        "fastcgi",
+        "stock",
+        _HAPROXY_WHOLE_PATH,
+        """backend application
+  use-fcgi-app application
+  server one @BACKEND@ proto fcgi
+
+fcgi-app application
+  docroot @FOLDER@/htdocs""",
+    ),
+    _Row(
+        "haproxy",
+        "fastcgi",
+        "split",
+        _HAPROXY_PREFIX,
+        """backend application
+  use-fcgi-app application
+  server one @BACKEND@ proto fcgi
+
+fcgi-app application
+  docroot @FOLDER@/htdocs
+  path-info ^(@MOUNT@)(/.*)?$
+  pass-header Authorization""",
+        transports=("unix",),
+    ),
+    _Row(
+        "haproxy",
+        "fastcgi",
+        "multiplexed",
+        {"": "/"},
+        """backend application
+  use-fcgi-app application
+  http-reuse always
+  server one @BACKEND@ proto fcgi
+
+fcgi-app application
+  docroot @FOLDER@/htdocs
+  option get-values
+  option mpxs-conns
+  option max-reqs 100""",
+        transports=("unix",),
     ),
 ]
 

@@ -51,13 +51,15 @@ class FrontEnd:
     """A running web server.
 
     ``address`` is where the backend has to listen ("unix:/tmp/gw.../app.sock", "127.0.0.1:4000"; with mode
-    SOCKET_MODE if it is a socket file), and None where the web server starts the backend itself.
+    SOCKET_MODE if it is a socket file), and None where the web server starts the backend itself. ``group`` is the
+    group of its processes.
     """
 
     configuration: Configuration
     folder: Path
     port: int
     address: str | None
+    group: int = 0
 
     @property
     def bind(self) -> str:
@@ -70,6 +72,10 @@ class FrontEnd:
         """The last lines that the server (or a script that it ran) wrote to its error log."""
         log = self.folder / "error.log"
         return log.read_text(errors="replace")[-8000:] if log.exists() else ""
+
+    def kill(self) -> None:
+        """End it at once, with all its processes, as a crash would."""
+        os.killpg(self.group, signal.SIGKILL)
 
 
 @attrs.frozen
@@ -96,6 +102,10 @@ def _lighttpd_backend(_protocol: str, host: str, port: str) -> str:
     return f'"socket" => "{port}"' if host == "unix" else f'"host" => "{host}", "port" => {port}'
 
 
+def _haproxy_backend(_protocol: str, host: str, port: str) -> str:
+    return f"unix@{port}" if host == "unix" else f"{host}:{port}"
+
+
 _SERVERS = {
     "nginx": _Server(
         "nginx.conf.in",
@@ -117,6 +127,14 @@ _SERVERS = {
         ("lighttpd",),
         lambda folder: ["lighttpd", "-D", "-f", f"{folder}/server.conf"],
         _lighttpd_backend,
+        "",
+    ),
+    "haproxy": _Server(
+        "haproxy.cfg.in",
+        ("haproxy",),
+        # -db: no daemon, and no supervisor either.
+        lambda folder: ["haproxy", "-db", "-f", f"{folder}/server.conf"],
+        _haproxy_backend,
         "",
     ),
 }
@@ -161,12 +179,14 @@ def free_port(*, besides: int = 0) -> int:
 
 
 @contextmanager
-def front_end(configuration: Configuration, script: str | None = None) -> Generator[FrontEnd]:
+def front_end(
+    configuration: Configuration, script: str | None = None, *, address: str | None = None
+) -> Generator[FrontEnd]:
     """Run a web server in this configuration until the block ends; it accepts connections when the block begins.
 
-    ``script`` is the text of the file that a configuration with ``.script`` runs (see ``python_script``). Blocks the
-    thread for up to a few tenths of a second at both ends. An exception that leaves the block carries the error log as
-    a note.
+    ``script`` is the text of the file that a configuration with ``.script`` runs (see ``python_script``). ``address``
+    is that of a backend which several web servers share; each has one of its own otherwise. Blocks the thread for up
+    to a few tenths of a second at both ends. An exception that leaves the block carries the error log as a note.
 
     Raises ServerFailed; skips or fails the test, as ``require`` does, if the server is not installed.
     """
@@ -177,11 +197,11 @@ def front_end(configuration: Configuration, script: str | None = None) -> Genera
     # Not pytest's folder: the path of a unix socket has at most 107 bytes, and Apache's user has to reach it.
     with tempfile.TemporaryDirectory(prefix="gw", ignore_cleanup_errors=True) as name:
         port = free_port()
-        web = FrontEnd(configuration, Path(name), port, _backend_address(configuration, name, port))
+        web = FrontEnd(configuration, Path(name), port, address or _backend_address(configuration, name, port))
         _write_files(web, server, script)
-        with _process(server.command(web.folder), web):
+        with _process(server.command(web.folder), web) as group:
             try:
-                yield web
+                yield attrs.evolve(web, group=group)
             except Exception as error:
                 error.add_note(f"error log of {configuration}:\n{web.error_log()}")
                 raise
@@ -233,8 +253,11 @@ def _fill(template: str, names: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def _process(command: list[str], web: FrontEnd) -> Generator[None]:
-    """Run the server as a child that has accepted a connection when the block begins, and has ended after it."""
+def _process(command: list[str], web: FrontEnd) -> Generator[int]:
+    """Run the server as a child that has accepted a connection when the block begins, and has ended after it.
+
+    Yields its process group.
+    """
     # The server's environment is what its scripts may inherit: nothing of ours.
     environment = {"PATH": _PATH, "LANG": "C.UTF-8"}
     executable = shutil.which(command[0], path=_PATH)
@@ -247,11 +270,11 @@ def _process(command: list[str], web: FrontEnd) -> Generator[None]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for us: the server is ended below
+            start_new_session=True,  # Ctrl-C is for us: the server is ended below, with the group that it begins
         )
     try:
         _wait_until_it_accepts(process, web)
-        yield
+        yield process.pid
     finally:
         _end(process)
 
@@ -272,7 +295,7 @@ def accepts(port: int) -> bool:
     """Whether anybody accepts connections on this loopback port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # the latter if it dies meanwhile
         return False
     return True
 

@@ -36,6 +36,11 @@ class Asked:
     slowly: bool = False
     version: str = "1.1"
 
+    @property
+    def body_size(self) -> int:
+        """Bytes of the body."""
+        return sum(map(len, self.body)) if isinstance(self.body, tuple) else len(self.body or b"")
+
     def target_below(self, mount: str) -> str | None:
         """The target for an application that is mounted there; None where the request would make no sense."""
         if "{mount}" in self.target:
@@ -214,6 +219,7 @@ _CHUNKED = ("chunked*",)
 _CHUNKED_AT_ONCE = ("chunked", "chunked, nothing")
 _STREAMED = ("streamed*",)
 _HOSTS = ("another host", "host with a port")
+_CHUNKED_AND_SHORT = ("chunked", "chunked, slow", "chunked, nothing")
 
 DIFFERENCES = [
     # all
@@ -468,6 +474,74 @@ DIFFERENCES = [
         "In development, the page of an error shows the error.",
         ("500*",),
     ),
+    # HAProxy
+    Difference("haproxy-*", ADDED, "DOCUMENT_ROOT, SCRIPT_FILENAME", "What docroot says, and the path below it."),
+    Difference(
+        "haproxy-fastcgi-split-*",
+        ADDED,
+        "PATH_TRANSLATED",
+        "PATH_INFO as if it were a path below the document root.",
+    ),
+    Difference(
+        "haproxy-*",
+        ABSENT,
+        "REQUEST_SCHEME, SERVER_ADDR",
+        "HAProxy says HTTPS=on where it is so, and never where it was connected to.",
+    ),
+    Difference(
+        "haproxy-*", ADDED, "CONTENT_LENGTH", "A request without a body has the length 0. A chunked body is waited for."
+    ),
+    Difference("haproxy-*", ABSENT, "HTTP_TRANSFER_ENCODING", "The same: the chunks are gone.", _CHUNKED_AND_SHORT),
+    Difference(
+        "haproxy-*",
+        REFUSED,
+        "400",
+        "A chunked body has to fit into one buffer (tune.bufsize, 16 KiB, less 1 KiB) while its end is waited for.",
+        ("chunked, 10 MiB",),
+    ),
+    Difference(
+        "haproxy-*",
+        CHANGED,
+        "SERVER_NAME",
+        "It is the Host field, with the port. Any other value is for set-param to say.",
+        ("host with a port",),
+    ),
+    Difference(
+        "haproxy-*",
+        CHANGED,
+        "REQUEST_URI",
+        "HAProxy keeps scheme and host of an absolute target. raw_path is without them all the same.",
+        ("absolute target",),
+    ),
+    Difference(
+        "haproxy-* -haproxy-fastcgi-split-*",
+        ABSENT,
+        "HTTP_AUTHORIZATION",
+        "HAProxy keeps it to itself without pass-header Authorization, and sends REMOTE_USER from unverified Basic "
+        "credentials instead, which is not passed on to the handler.",
+        ("credentials", "bearer token"),
+    ),
+    Difference(
+        "haproxy-*",
+        ABSENT,
+        "HTTP_CONNECTION, HTTP_TE",
+        "HAProxy takes fields away that are about the connection to the client.",
+        ("connection fields",),
+    ),
+    Difference(
+        "haproxy-*",
+        ABSENT,
+        "HTTP_EXPECT",
+        "HAProxy has answered that by itself.",
+        ("POST that waits to be told",),
+    ),
+    Difference(
+        "haproxy-*",
+        CHANGED,
+        "answer status",
+        "A Location field makes it a 302, whatever status was before it.",
+        ("permanent redirect",),
+    ),
     # mounts
     Difference(
         "nginx-scgi-split-*-app apache2-*-app lighttpd-cgi-*-app",
@@ -525,6 +599,12 @@ BREAKS = [
         "The server minds that there was no FCGI_END_REQUEST, and has not kept the answer back.",
     ),
     Break(
+        "haproxy-*",
+        VISIBLE,
+        VISIBLE,
+        "The server minds that there was no FCGI_END_REQUEST.",
+    ),
+    Break(
         "nginx-scgi-*-unix-*",
         INVISIBLE,
         VISIBLE,
@@ -575,8 +655,9 @@ else: the tests send {requests} requests through {configurations} configurations
 ``gateways dev``, and compare each with what happens without any, over our own HTTP front end. What differs and has no
 row here fails, and so does a row that nothing differs by.
 
-These are Debian 12's nginx 1.22, Apache 2.4 and lighttpd 1.4, configured as :ref:`below <differences-configurations>`.
-Patterns of configurations are those of a shell; one that begins with "-" takes some out again.
+These are Debian 12's nginx 1.22, Apache 2.4, lighttpd 1.4 and HAProxy 2.6, configured as
+:ref:`below <differences-configurations>`. Patterns of configurations are those of a shell; one that begins with "-"
+takes some out again.
 
 Equality leaves out REMOTE_PORT and SERVER_SOFTWARE. Fields of the answer that are about one connection (Connection,
 Date, Keep-Alive, Server, Transfer-Encoding) are not compared, nor is a Content-Length with a body to it: whether that
@@ -633,7 +714,13 @@ def page() -> str:
 def _by_server() -> dict[str, list[Difference]]:
     """The differences by the one server that they are about, or together."""
     found: dict[str, list[Difference]] = {}
-    titles = {"nginx": "nginx", "apache2": "Apache", "lighttpd": "lighttpd", "dev": "gateways dev"}
+    titles = {
+        "nginx": "nginx",
+        "apache2": "Apache",
+        "lighttpd": "lighttpd",
+        "haproxy": "HAProxy",
+        "dev": "gateways dev",
+    }
     for row in DIFFERENCES:
         servers = {configuration.partition("-")[0] for configuration in IDS if row.is_at(configuration)}
         title = titles[servers.pop()] if len(servers) == 1 else "Several servers"
@@ -649,12 +736,9 @@ def _cells(row: Difference) -> tuple[str, ...]:
 
 def _asked_cells(asked: Asked) -> tuple[str, ...]:
     fields = ", ".join(f"``{name}: {value if len(value) < 80 else '...'}``" for name, value in asked.headers)
-    if asked.body is None:
-        body = ""
-    elif isinstance(asked.body, bytes):
-        body = f"{len(asked.body)} bytes"
-    else:
-        body = f"{sum(map(len, asked.body))} bytes, chunked{' slowly' if asked.slowly else ''}"
+    body = "" if asked.body is None else f"{asked.body_size} bytes"
+    if isinstance(asked.body, tuple):
+        body += f", chunked{' slowly' if asked.slowly else ''}"
     version = "" if asked.version == "1.1" else f" HTTP/{asked.version}"
     target = asked.target.replace("{mount}", "/app") or "(the mount itself)"
     return asked.name, f"``{asked.method} {target}{version}``", _printable(fields), body

@@ -47,6 +47,21 @@ def test_a_server_is_gone_and_its_folder_too_after_the_block(server: str) -> Non
         assert time.monotonic() < deadline
 
 
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_that_is_killed_is_gone_with_all_its_processes(server: str) -> None:
+    with front_end(_first(server)) as web:
+        web.kill()
+        deadline = time.monotonic() + PATIENCE
+        while accepts(web.port):
+            assert time.monotonic() < deadline
+
+
+def test_several_servers_may_have_one_backend() -> None:
+    with front_end(_first("nginx")) as one, front_end(_first("lighttpd"), address=one.address) as other:
+        assert one.address == other.address
+        assert str(one.address).removeprefix("unix:") in (other.folder / "server.conf").read_text()
+
+
 async def test_an_error_in_the_block_carries_the_error_log() -> None:
     async def fail() -> None:
         with front_end(_first("nginx")) as web:

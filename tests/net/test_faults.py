@@ -832,14 +832,16 @@ async def test_W37_an_upload_alone_on_a_connection_that_is_to_be_shared_is_held_
 
     body = b"u" * 2_000_000
     async with connected(handler, body_buffer=1000, max_spool=200_000) as (_, peer):
-        await peer.send(peer.client.get_values())
-        request = asking("/", body, keep=True, web=peer.client)
-        await peer.send(request[:100_000])
+        web = peer.client
+        assert isinstance(web, fastcgi.ClientConnection)
+        upload = variables("POST", CONTENT_LENGTH=str(len(body)))
+        await peer.send(web.get_values() + web.send_request(1, upload, keep_connection=True))
+        await peer.send(web.send_body(1, body[:100_000]))
         await trio.testing.wait_all_tasks_blocked()
-        await peer.send(asking("/sibling", stream_id=2, keep=True, web=peer.client))
+        await peer.send(asking("/sibling", stream_id=2, keep=True, web=web))
         assert (await peer.answer(2)).body == b"sibling"
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(peer.send, request[100_000:])
+            nursery.start_soon(peer.send, web.send_body(1, body[100_000:]) + web.end_body(1))
             await trio.testing.wait_all_tasks_blocked()
             upload_may_go_on.set()
             assert (await peer.answer(1)).body == b"2000000"
