@@ -79,8 +79,8 @@ def _machine(
 ) -> Machine:
     """A machine of the rows that are given, and ``default`` for the arrivals that they do not name."""
     steps: dict[str, dict[int, Step]] = {}
-    for state, row in rows.items():
-        full = {arrival: row.get(arrival, default) for arrival in arrivals}
+    for state in [state for state in states if state in rows]:
+        full = {arrival: rows[state].get(arrival, default) for arrival in arrivals}
         steps[state] = {arrival: Step(step, state) if isinstance(step, str) else step for arrival, step in full.items()}
     done = {step.deed for row in steps.values() for step in row.values()}
     return Machine(

@@ -190,6 +190,22 @@ def test_a_connection_is_reusable_if_it_was_kept(keep: bool) -> None:
     assert repr(connection) == f"<fastcgi.ClientConnection {'reusable' if keep else 'open'}, 0 active>"
 
 
+def test_a_connection_that_is_not_kept_once_is_not_reusable_whatever_follows() -> None:
+    connection = ClientConnection()
+    assert connection.first_id == 1
+    connection.send_request(1, {}, keep_connection=False)
+    connection.send_request(65_535, {}, keep_connection=True)
+    assert not connection.reusable
+
+
+def test_a_failed_connection_has_no_requests_any_more() -> None:
+    connection = asking(1, 2)
+    (failed,) = connection.receive_data(b"")
+    assert matches(failed, Failed("the application closed the connection before the end of 1, 2", 502))
+    with pytest.raises(LocalProtocolError, match="request 2 is not active"):
+        connection.send_body(2, b"x")
+
+
 def test_a_closed_connection_takes_no_request() -> None:
     connection = ClientConnection()
     assert connection.receive_data(b"") == []
@@ -268,6 +284,7 @@ def test_K01_records_of_unknown_types_are_bounded() -> None:
         (ANSWER + rec(STDERR, 1), ANSWERED, "STDERR for request 1, which is not active"),
         (ANSWER + end(), ANSWERED, "END_REQUEST for request 1, which is not active"),
         (rec(3, 1, b"short"), [], "END_REQUEST of 5 bytes, 8 are needed"),
+        (rec(3, 1), [], "END_REQUEST of 0 bytes, 8 are needed"),
     ],
 )
 def test_K03_records_after_an_end_and_an_end_too_short_fail_the_connection(

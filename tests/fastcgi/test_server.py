@@ -182,6 +182,13 @@ def test_F06_the_connection_closes_under_nobody() -> None:
     assert connection.statistics() == Statistics(requests=2, active=1, rejected=0, ignored=1)
 
 
+@pytest.mark.parametrize(("flags", "closing"), [(0, True), (KEEP, False)])
+def test_F06_a_request_over_the_limits_is_kept_as_it_asked(flags: int, closing: bool) -> None:
+    connection = connected(request(params=GET * 2, flags=flags), limits=Limits(max_params=1))
+    connection.end(1)
+    assert connection.closing is closing
+
+
 def test_F06_last_call_ends_with_the_last_request() -> None:
     connection = connected(request(1, flags=0) + request(2) + request(3))
     for stream_id in (1, 3):
@@ -277,8 +284,12 @@ def test_log_text_that_has_no_bytes_is_escaped() -> None:
 def test_a_broken_response_alone_on_its_connection_breaks_the_connection() -> None:
     connection = connected(request())
     connection.send_body(1, b"half")
-    [(kind, stream_id, _)] = records(connection.fail(1))
-    assert (kind, stream_id) == (wire.UNKNOWN_TYPE, 0)  # which nobody asked for: nginx sees the break by it
+    [(kind, stream_id, content)] = records(connection.fail(1))
+    assert (kind, stream_id, content) == (
+        UNKNOWN,
+        0,
+        b"\3" + bytes(7),
+    )  # which nobody asked for: nginx sees the break by it
     assert connection.closing
     assert connection.broken
     assert connection.receive_data(request(2)) == []
@@ -453,6 +464,19 @@ def test_F39_W13_an_authorizer_is_always_asked(roles: tuple[str, ...]) -> None:
     check(request(role=2, body=None), [got(role="authorizer"), BodyEnded(1)], roles=roles)
 
 
+@pytest.mark.parametrize(("max_ids", "status"), [(1, wire.CANT_MPX_CONN), (2, wire.OVERLOADED)])
+def test_F39_W13_an_authorizer_that_is_rejected_is_denied_first(max_ids: int, status: int) -> None:
+    # lighttpd takes an end without an answer for consent.
+    denial = b"Status: 503 Service Unavailable\r\n\r\n"
+    running = b"".join(request(stream_id) for stream_id in range(1, max_ids + 1))
+    check(
+        running + request(9, role=2, body=None),
+        [event for stream_id in range(1, max_ids + 1) for event in (got(stream_id), BodyEnded(stream_id))],
+        sent=wire.encode_record(STDOUT, 9, denial) + rec(STDOUT, 9) + end(9, 0, status),
+        limits=Limits(max_ids=max_ids),
+    )
+
+
 def test_F39_an_authorizer_has_no_body() -> None:
     late = rec(STDIN, 1, b"x") * 1500 + rec(STDIN, 1)
     connection = check(request(role=2, body=None) + late, [got(role="authorizer"), BodyEnded(1)])
@@ -567,6 +591,20 @@ def test_F13_W21_late_records_of_an_ended_request_are_ignored() -> None:
     assert connection.statistics().ignored == 0
     assert feed(connection, [late + request(1)]) == [got(), BodyEnded(1)]
     assert connection.statistics().ignored == 3
+
+
+def test_F14_what_comes_after_the_end_of_a_late_upload_is_counted_like_any_stray() -> None:
+    connection = connected(request(body=None))
+    connection.end(1)
+    feed(connection, [rec(STDIN, 1, b"late") + rec(STDIN, 1) + rec(STDIN, 1, b"later") + rec(ABORT, 1)])
+    assert connection.statistics().ignored == 2
+    # The same where the id was used again before the upload had ended.
+    connection = connected(request(body=None))
+    connection.end(1)
+    feed(connection, [request(1)])
+    connection.end(1)
+    feed(connection, [rec(STDIN, 1)])
+    assert connection.statistics().ignored == 1
 
 
 def test_W52_the_rest_of_an_upload_that_was_answered_early_is_dropped_whatever_its_size() -> None:
@@ -741,8 +779,18 @@ def test_W33_stdin_before_the_end_of_params_is_64_KiB_at_most() -> None:
     assert "more than 65536 bytes of STDIN before the end of the PARAMS" in str(failed.error)
 
 
-def test_W33_strictly_stdin_comes_after_params() -> None:
-    check(begin() + rec(STDIN, 1, b"a"), [Failed("STDIN before the end of the PARAMS of request 1")], strict=True)
+@pytest.mark.parametrize("content", [b"a", b""])
+def test_W33_strictly_stdin_comes_after_params(content: bytes) -> None:
+    check(begin() + rec(STDIN, 1, content), [Failed("STDIN before the end of the PARAMS of request 1")], strict=True)
+
+
+@pytest.mark.parametrize("more", [rec(STDIN, 1, b"b"), rec(STDIN, 1)])
+def test_F19_W33_what_comes_after_the_early_end_of_stdin_is_ignored_and_counted(more: bytes) -> None:
+    early = begin() + rec(STDIN, 1, b"a") + rec(STDIN, 1)
+    rest = rec(PARAMS, 1, GET) + rec(PARAMS, 1)
+    for data in (early + more + rest, early + rest + more):
+        connection = check(data, [got(), BodyReceived(1, b"a"), BodyEnded(1)])
+        assert connection.statistics().ignored == 1
 
 
 def test_W33_early_stdin_of_a_refused_request_is_dropped() -> None:
