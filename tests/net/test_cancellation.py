@@ -61,13 +61,12 @@ async def test_F37_clean_up_goes_from_the_inside_out_whatever_the_cause(steps: S
         peer = await backend.connect()
         await peer.ask(keep=True)
         await steps.started.wait()
-        match cause:
-            case "abort":
-                await peer.send(peer.client.abort(1))
-            case "gone":
-                await trio.aclose_forcefully(peer.stream)
-            case "shutdown":
-                backend.stop.set()
+        if cause == "abort":
+            await peer.send(peer.client.abort(1))
+        elif cause == "gone":
+            await trio.aclose_forcefully(peer.stream)
+        elif cause == "shutdown":
+            backend.stop.set()
         if cause == "gone":
             with trio.fail_after(5):
                 while "the access log" not in steps.steps:
