@@ -1,6 +1,7 @@
 """CGI (RFC 3875), both sides: be the script, or run scripts.
 
-``gateways.cgi.run(app)`` is a whole CGI script; ``gateways.cgi.script(path)`` is a handler that runs one.
+``gateways.cgi.run(app)`` is a whole CGI script; ``gateways.cgi.script(path)`` is a handler that runs one, and
+``gateways.cgi.directory(folder)`` one that runs those in a folder.
 """
 
 import sys
@@ -9,11 +10,12 @@ from gateways.cgi.guest import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from gateways.cgi.host import directory as directory
     from gateways.cgi.host import script as script
 
-__all__ = ["run", "script"]
+__all__ = ["directory", "run", "script"]
 
-_LAZY = {"script": "gateways.cgi.host"}
+_LAZY = {"directory": "gateways.cgi.host", "script": "gateways.cgi.host"}
 
 
 def __getattr__(name: str) -> object:

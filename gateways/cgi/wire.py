@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from gateways._model.dialects.cgi import parse_head
+from gateways._model.environ import scheme
 from gateways._model.errors import LocalProtocolError, RemoteProtocolError
 from gateways._model.headers import as_pairs
 from gateways._model.limits import Limits
@@ -17,8 +18,8 @@ from gateways.events import BodyReceived, ClientEvent, ConnectionFailed, HeadRec
 #: busybox, uWSGI and fcgiwrap leak all of it.
 _OF_THE_HOST = frozenset({"LANG", "LANGUAGE", "PATH", "TMPDIR", "TZ"})
 
-#: What a request may set in the environment of a process. PATH_TRANSLATED (RFC 3875 section 4.1.6) is missing because
-#: php-cgi runs the file it names; SCRIPT_FILENAME is the host's to say.
+#: What a request may set in the environment of a process. SCRIPT_FILENAME and PATH_TRANSLATED (RFC 3875 section 4.1.6)
+#: are missing: php-cgi runs the files they name, so they are the host's to say.
 _OF_THE_REQUEST = frozenset(
     {
         "AUTH_TYPE",
@@ -52,16 +53,39 @@ _FAMILIES = ("HTTP_", "SSL_", "TLS_", "GEMINI_", "TITAN_")
 #: CVE-2016-5385), the certificates that OpenSSL trusts.
 _NEVER = frozenset({"HTTP_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE"})
 
+#: The web server has dealt with these (RFC 3875 section 4.1.18): passwords are no business of programs.
+_CREDENTIALS = frozenset({"HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"})
 
-def program_environment(environ: Mapping[str, str], host: Mapping[str, str]) -> dict[str, str]:
+#: What a program may rely on (RFC 3875 section 4.1), for requests that come without. No REMOTE_ADDR at all would pass
+#: for a call from the command line, and a loopback address for one from the next room: this is nobody's address.
+_DEFAULTS = {
+    "REMOTE_ADDR": "0.0.0.0",
+    "SERVER_NAME": "localhost",
+    "SERVER_PROTOCOL": "HTTP/1.0",
+    "SERVER_SOFTWARE": "gateways",
+    # Not CGI's: php-cgi does not run without. It tells that a web server has chosen the program, not the client.
+    "REDIRECT_STATUS": "200",
+}
+
+
+def program_environment(
+    environ: Mapping[str, str], host: Mapping[str, str], *, pass_authorization: bool = False
+) -> dict[str, str]:
     """The environment of a CGI program: a few variables of the host's own, and the meta-variables of a request.
 
     Both are chosen by name, so that no request sets LD_PRELOAD, PATH or PYTHONPATH, and no secret of the host gets out.
+    ``pass_authorization`` lets the client's password in as well.
     """
     chosen = {name: value for name, value in host.items() if name in _OF_THE_HOST or name.startswith("LC_")}
+    never = _NEVER if pass_authorization else _NEVER | _CREDENTIALS
     for name, value in environ.items():
-        if name in _OF_THE_REQUEST or (name.startswith(_FAMILIES) and name not in _NEVER):
+        if name in _OF_THE_REQUEST or (name.startswith(_FAMILIES) and name not in never):
             chosen[name] = value
+    if chosen.get("CONTENT_LENGTH") == "0" and environ.get("REQUEST_METHOD") in ("GET", "HEAD"):
+        del chosen["CONTENT_LENGTH"]  # section 4.1.2: only with a body, but SCGI always has one, and so has lighttpd
+    for name, value in _DEFAULTS.items():
+        chosen.setdefault(name, value)
+    chosen.setdefault("SERVER_PORT", "443" if scheme(chosen) == "https" else "80")
     chosen["GATEWAY_INTERFACE"] = "CGI/1.1"
     return chosen
 

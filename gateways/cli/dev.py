@@ -34,6 +34,7 @@ __all__ = ["main"]
 
 _EPILOG = """\
   gateways dev app.py --via fastcgi --reload
+  gateways dev cgi-bin/ --mount /cgi-bin
 """
 
 #: A stopping server waits this many seconds for running requests: a page that is for ever streaming holds up a reload.
@@ -102,7 +103,8 @@ def _way_to(shown: "Application", options: argparse.Namespace) -> "Application":
     if options.via == "cgi":
         # The environment of this process, as with every other way, but nothing in it that would pass for the client's.
         environ = {name: value for name, value in os.environ.items() if not is_meta_variable(name)}
-        return gateways.cgi.script(*_script_command(options), cwd=os.getcwd(), environ=environ)
+        command = _script_command(options)
+        return gateways.cgi.script(*command, cwd=os.getcwd(), environ=environ, timeout=None, pass_authorization=True)
     return _over_socket(shown, options.via, options.mount)
 
 

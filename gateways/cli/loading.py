@@ -1,4 +1,5 @@
-"""APP on the command line: ``module[:attribute]`` or ``path/file.py[:attribute]``, found and imported."""
+"""APP on the command line: ``module[:attribute]`` or ``path/file.py[:attribute]``, found and imported, or a folder of
+CGI programs."""
 
 import os
 import sys
@@ -7,9 +8,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from gateways import Application
+    from gateways import Application, Limits
 
-__all__ = ["LoadError", "folder_of", "load"]
+__all__ = ["LoadError", "folder_of", "is_cgi_folder", "load"]
 
 _DEFAULT = "app"
 
@@ -18,12 +19,18 @@ class LoadError(Exception):
     """There is no such application; the message says what is missing."""
 
 
-def load(name: str) -> "Application":
+def load(name: str, limits: "Limits | None" = None) -> "Application":
     """Import an application. The working directory is where modules are looked for first.
+
+    For a folder it is the handler that runs the CGI programs in it, under ``limits``.
 
     Raises LoadError for a file, module or attribute that is not there; what the application's own code raises while
     it is imported passes.
     """
+    if is_cgi_folder(name):
+        from gateways.cgi import directory  # no other application needs it
+
+        return directory(name, limits=limits)
     target, attribute = _split(name)
     _look_in(os.getcwd())
     module = _load_file(target) if _is_file(target) else _load_module(target)
@@ -37,8 +44,19 @@ def load(name: str) -> "Application":
 
 def folder_of(name: str) -> str:
     """The folder an application's code is in: its file's, or the working directory for a module."""
+    if is_cgi_folder(name):
+        return os.path.abspath(name)
     target, _ = _split(name)
     return os.path.dirname(os.path.abspath(target)) if _is_file(target) else os.getcwd()
+
+
+def is_cgi_folder(name: str) -> bool:
+    """Whether APP is a folder of CGI programs: no Python package, and nothing that could be the name of a module.
+
+    ``cgi-bin`` is, and ``scripts/`` with its slash.
+    """
+    is_module = all(part.isidentifier() for part in name.split("."))
+    return not is_module and os.path.isdir(name) and not os.path.isfile(os.path.join(name, "__init__.py"))
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -95,6 +113,8 @@ def _load_module(name: str) -> "ModuleType":
 
 
 def _suggestion(module: "ModuleType", target: str) -> str:
+    if is_cgi_folder(f"{target}/"):
+        return f"; if it is a folder of CGI programs, write {target}/"
     here = [
         name
         for name, value in vars(module).items()

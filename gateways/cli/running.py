@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from typing import Any
 
-    from gateways import Application, Listen, Roles
+    from gateways import Application, Limits, Listen, Roles
 
 __all__ = ["StartupFailed", "configure_logging", "load_or_explain", "run", "say", "starting"]
 
@@ -41,10 +41,10 @@ def configure_logging(*, access: bool) -> None:
     logging.getLogger("gateways.access").setLevel(logging.INFO if access else logging.WARNING)
 
 
-def load_or_explain(name: str) -> "Application | None":
+def load_or_explain(name: str, limits: "Limits | None" = None) -> "Application | None":
     """Import an application; None, after saying why, if that cannot be done."""
     try:
-        return load(name)
+        return load(name, limits)
     except LoadError as error:
         say(f"gateways: {error}")
     except Exception as error:

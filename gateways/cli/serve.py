@@ -20,6 +20,7 @@ Every flag has an environment variable, GATEWAYS_MOUNT for --mount and so on; fl
 Exit status: 0 (also after SIGTERM), 1 cannot bind, 2 usage, 3 the application did not start, 4 cannot import it.
 
   gateways serve app.py --bind fastcgi:unix:/run/app.sock --socket-group www-data --mount /app
+  gateways serve cgi-bin/ --bind fastcgi:unix:/run/cgi.sock --socket-group www-data --mount /cgi-bin
 """
 
 
@@ -32,7 +33,7 @@ def main(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     open_standard_descriptors()
     if "GATEWAY_INTERFACE" not in os.environ:  # a CGI script need not load logging
         configure_logging(access=not options.no_access_log)
-    app = load_or_explain(options.app)
+    app = load_or_explain(options.app, limits)
     if app is None:
         return CANNOT_IMPORT
     trust = _trust(options)

@@ -21,7 +21,8 @@ def add_app(parser: argparse.ArgumentParser) -> None:
     There the words after the script's name can be the client's: many web servers make them of a query without "="
     (RFC 3875 section 4.4). Taken for flags they would let anybody configure us, which was php-cgi's CVE-2012-1823.
     """
-    parser.add_argument("app", metavar="APP", help="module[:attribute] or path/file.py[:attribute]; attribute: app")
+    words = "module[:attribute] or path/file.py[:attribute], attribute: app; or a folder of CGI programs"
+    parser.add_argument("app", metavar="APP", help=words)
     if "GATEWAY_INTERFACE" in os.environ:
         parser.add_argument("ignored", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 

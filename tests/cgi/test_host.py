@@ -15,8 +15,8 @@ import trio.testing
 from gateways import Body, LimitExceeded, Limits, LocalProtocolError, RemoteProtocolError, Request, Response, cgi
 from gateways._model.handler import Handler
 from gateways._model.request import BytesSource
-from gateways._net.stream import PipeStream
 from gateways.events import BodyReceived
+from tests.cgi.tools import OK, Asked, Lifeline, ask
 from tests.net.tools import FASTCGI, PATIENCE, SCGI, running, variables
 
 ROOT = Path(cgi.__file__).parents[2]
@@ -52,42 +52,6 @@ def python(tmp_path: Path) -> Any:
         return cgi.script(sys.executable, file, environ={"PYTHONPATH": str(ROOT)}, **settings)
 
     return make
-
-
-OK = "printf 'Content-Type: text/plain\\n\\n'\n"
-
-
-class Asked:
-    """An answer, read whole."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.body = b""
-        self.log: list[str] = []
-
-
-async def ask(handler: Any, request: Request | None = None, answer: Asked | None = None) -> Asked:
-    """What a program answers; filled in as it comes."""
-    request = request or Request(variables())
-    answer = answer or Asked()
-    request._carrier = _Log(answer.log)  # type: ignore[assignment]
-    response: Response = await handler(request)
-    answer.status, answer.headers = response.status, dict(response.headers.items())
-
-    async def send(data: str | bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        assert isinstance(data, bytes)
-        answer.body += data
-
-    assert callable(response.body)
-    await response.body(send)
-    return answer
-
-
-class _Log:
-    def __init__(self, lines: list[str]) -> None:
-        self.log = lines.append
 
 
 # --- answers -----------------------------------------------------------------------------------------------------
@@ -277,27 +241,11 @@ async def test_a_command_is_wanted() -> None:
 # --- the end of interest -----------------------------------------------------------------------------------------
 
 
-class Lifeline:
-    """Knows whether any process of a program's is left: each holds the writing end of a pipe, if it begins so."""
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / "lifeline"
-        os.mkfifo(path)
-        self._stream = PipeStream(os.open(path, os.O_RDONLY | os.O_NONBLOCK), None)
-        self.begin = f"exec 9>'{path}'; echo alive >&9\n"
-
-    async def started(self) -> None:
-        assert await self._stream.receive(100) == b"alive\n"
-
-    async def gone(self) -> None:
-        while await self._stream.receive(100):
-            pass
-        self._stream.close()
-
-
 @pytest.fixture
-def lifeline(tmp_path: Path) -> Lifeline:
-    return Lifeline(tmp_path)
+async def lifeline(tmp_path: Path) -> AsyncIterator[Lifeline]:
+    lifeline = Lifeline(tmp_path)
+    yield lifeline
+    lifeline.close()
 
 
 @pytest.mark.parametrize("head", ["", OK])

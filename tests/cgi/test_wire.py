@@ -40,7 +40,9 @@ PASSED_ON = {
 
 
 def test_meta_variables_are_passed_on_by_name() -> None:
-    assert program_environment(PASSED_ON, {}) == {**PASSED_ON, "GATEWAY_INTERFACE": "CGI/1.1"}
+    found = program_environment(PASSED_ON, {})
+    assert {name: found[name] for name in PASSED_ON} == PASSED_ON
+    assert found["GATEWAY_INTERFACE"] == "CGI/1.1"
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,7 @@ def test_meta_variables_are_passed_on_by_name() -> None:
         "PATH",
         "PATH_TRANSLATED",
         "PERL5LIB",
+        "PERL5OPT",
         "PYTHONPATH",
         "SCRIPT_FILENAME",
         "SSLKEYLOGFILE",
@@ -70,12 +73,59 @@ def test_a_request_does_not_set(name: str) -> None:
 def test_a_request_does_not_change_what_the_host_sets() -> None:
     host = {"PATH": "/bin", "TZ": "UTC", "LC_ALL": "C", "LANG": "C"}
     environ = dict.fromkeys(host, "/evil") | {"GATEWAY_INTERFACE": "evil"}
-    assert program_environment(environ, host) == {**host, "GATEWAY_INTERFACE": "CGI/1.1"}
+    assert program_environment(environ, host) == program_environment({}, host)
+    assert program_environment({}, host) == {**host, **program_environment({}, {})}
 
 
 def test_secrets_of_the_host_stay_with_it() -> None:
     host = {"AWS_SECRET": "x", "HTTP_PROXY": "x", "PYTHONPATH": "x", "REMOTE_USER": "root", "HOME": "/root"}
-    assert program_environment({}, host) == {"GATEWAY_INTERFACE": "CGI/1.1"}
+    assert program_environment({}, host) == program_environment({}, {})
+
+
+def test_C44_what_a_program_relies_on_is_there() -> None:
+    assert program_environment({"REQUEST_METHOD": "GET", "QUERY_STRING": "", "SCRIPT_NAME": ""}, {}) == {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "QUERY_STRING": "",
+        "REDIRECT_STATUS": "200",
+        "REMOTE_ADDR": "0.0.0.0",
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.0",
+        "SERVER_SOFTWARE": "gateways",
+    }
+
+
+@pytest.mark.parametrize(
+    ("environ", "name", "value"),
+    [
+        ({"HTTPS": "on"}, "SERVER_PORT", "443"),
+        ({"HTTPS": "on", "SERVER_PORT": "8443"}, "SERVER_PORT", "8443"),
+        ({"SERVER_PROTOCOL": "GEMINI", "SERVER_PORT": "1965"}, "SERVER_PROTOCOL", "GEMINI"),
+        ({"REDIRECT_STATUS": "404"}, "REDIRECT_STATUS", "404"),
+    ],
+)
+def test_what_the_web_server_says_counts(environ: dict[str, str], name: str, value: str) -> None:
+    assert program_environment(environ, {})[name] == value
+
+
+@pytest.mark.parametrize(
+    ("method", "length", "found"),
+    [("GET", "0", None), ("HEAD", "0", None), ("POST", "0", "0"), ("GET", "5", "5"), ("DELETE", "0", "0")],
+)
+def test_C44_a_length_of_nothing_is_announced_only_where_a_body_may_be(
+    method: str, length: str, found: str | None
+) -> None:
+    environ = {"REQUEST_METHOD": method, "CONTENT_LENGTH": length}
+    assert program_environment(environ, {}).get("CONTENT_LENGTH") == found
+
+
+@pytest.mark.parametrize("name", ["HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION"])
+def test_C44_a_password_is_passed_on_only_if_wanted(name: str) -> None:
+    environ = {name: "Basic bTpt", "AUTH_TYPE": "Basic"}
+    assert name not in program_environment(environ, {})
+    assert program_environment(environ, {}, pass_authorization=True)[name] == "Basic bTpt"
 
 
 # --- the request -------------------------------------------------------------------------------------------------

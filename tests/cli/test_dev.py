@@ -75,6 +75,25 @@ def test_every_way_gives_the_same_pages(folder: Path, way: str | None) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_E17_a_folder_of_cgi_programs_is_run_and_not_shown(folder: Path, way: str | None) -> None:
+    here = folder / "cgi-bin"
+    here.mkdir()
+    for name, mode in (("hello.cgi", 0o755), ("source.cgi", 0o644)):
+        text = 'printf \'Content-Type: text/plain\\n\\n%s|%s|%s\' "$SCRIPT_NAME" "$PATH_INFO" "$QUERY_STRING"'
+        (here / name).write_text(f"#!/bin/sh\n{text}\n")
+        (here / name).chmod(mode)
+    (folder / "site.py").chmod(0o755)
+    paths = ("source.cgi", "source.cgi/", "..%2fsite.py", "%2e%2e/site.py", "%252e%252e%252fsite.py", "hello.cgi.", "")
+    with developing("cgi-bin/", "--mount", "/cgi-bin", *via(way), cwd=folder) as program:
+        where = port_of(program)
+        answer = get(where, "/cgi-bin/hello.cgi/a%20b/?x=/y+z")
+        others = [get(where, f"/cgi-bin/{path}") for path in paths]
+    assert (answer.status, answer.body) == (200, "/cgi-bin/hello.cgi|/a b/|x=/y+z")
+    assert [other.status for other in others] == [404] * len(paths)
+    assert not any("#!" in other.body or "import" in other.body for other in others)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_an_exception_becomes_a_page_that_explains_it(folder: Path, way: str | None) -> None:
     with developing("site.py", *via(way), cwd=folder) as program:
         where = port_of(program)

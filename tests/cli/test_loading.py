@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateways import Request
 from gateways.cli.loading import LoadError, folder_of, load
 
 
@@ -73,6 +75,26 @@ def test_what_is_missing_is_named(folder: Path, name: str, said: str) -> None:
     with pytest.raises(LoadError, match=r".*") as raised:
         load(name)
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["cgi-bin", "cgi-bin/", "./cgi-bin", "scripts/", "{folder}/scripts", "."])
+async def test_a_folder_is_its_cgi_programs(folder: Path, name: str) -> None:
+    for each in ("cgi-bin", "scripts"):
+        (folder / each).mkdir()
+    where = folder / name.format(folder=folder)
+    (where / "hello").write_text("#!/bin/sh\nprintf 'Status: 418\\n\\n'")
+    (where / "hello").chmod(0o755)
+    handler: Any = load(name.format(folder=folder))
+    response = await handler(Request({"REQUEST_METHOD": "GET", "PATH_INFO": "/hello"}))
+    assert response.status == 418
+    await response.body.aclose()
+    assert folder_of(name.format(folder=folder)) == str(where)
+
+
+def test_a_folder_that_might_be_a_module_is_one(folder: Path) -> None:
+    (folder / "scripts").mkdir()
+    with pytest.raises(LoadError, match=r"if it is a folder of CGI programs, write scripts/$"):
+        load("scripts")
 
 
 def test_a_forgotten_suffix_is_guessed(folder: Path) -> None:

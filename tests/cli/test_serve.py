@@ -69,6 +69,20 @@ def test_mount_divides_the_path(folder: Path, address: str) -> None:
     assert outside.status == 404
 
 
+def test_a_folder_of_cgi_programs_is_served_under_the_limits(folder: Path, address: str) -> None:
+    (folder / "cgi-bin").mkdir()
+    for name, head in (("hello", "Content-Type: text/plain"), ("boasts", "Content-Type: text/" + "x" * 200)):
+        (folder / "cgi-bin" / name).write_text(f"#!/bin/sh\nprintf '{head}\\n\\n'\necho $SCRIPT_NAME >&2; pwd -P")
+        (folder / "cgi-bin" / name).chmod(0o755)
+    flags = ["--bind", address, "--mount", "/cgi-bin", "--limit-head", "100"]
+    with serving("cgi-bin", *flags, cwd=folder) as program:
+        answers = [ask(address, f"/cgi-bin/{name}") for name in ("hello", "boasts", "nothing")]
+        program.wait_for("/cgi-bin/hello$")
+    assert [answer and answer.status for answer in answers] == [200, 502, 404]
+    assert answers[0] is not None
+    assert answers[0].body == f"{folder}/cgi-bin\n"
+
+
 def test_socket_file_has_the_mode_asked_for(folder: Path, address: str) -> None:
     with serving("hello.py", "--bind", address, "--socket-mode", "0606", cwd=folder):
         assert stat.S_IMODE((folder / "app.sock").stat().st_mode) == 0o606

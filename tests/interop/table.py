@@ -463,8 +463,8 @@ DIFFERENCES = [
     Difference(
         "dev-cgi-*",
         ADDED,
-        "CONTENT_LENGTH, LANG, PATH, SCRIPT_FILENAME",
-        "A CGI program is told its own file and a length always, and inherits the environment.",
+        "CONTENT_LENGTH, LANG, PATH, REDIRECT_STATUS, SCRIPT_FILENAME",
+        "A CGI program is told its own file and the length of any body, and inherits the environment.",
     ),
     # development
     Difference(
