@@ -1,7 +1,7 @@
 """Tables of the documentation that are made of what they are about, when it is built.
 
-``.. limits-table::`` of gateways.Limits, ``.. laws-table:: Paths`` of laws.toml, ``.. conformance-table:: F`` and
-``.. conformance-table:: W`` of conformance.toml.
+``.. limits-table::`` of gateways.Limits, ``.. laws-table:: Paths`` of laws.toml, ``.. conformance-table:: F`` and so on
+of conformance.toml.
 """
 
 from __future__ import annotations
@@ -74,17 +74,17 @@ class LawsTable(_Table):
 
 
 class ConformanceTable(_Table):
-    """The rules whose ids begin with a letter, what becomes of each, and the tests that show it."""
+    """The rules of one family (F01, F02, ...), what becomes of each, and the tests that show it."""
 
     required_arguments = 1
 
     def lines(self) -> Iterable[str]:
-        letter = self.arguments[0]
-        rules = [rule for rule in compliance.rules() if rule.id.startswith(letter)]
+        family = self.arguments[0]
+        rules = [rule for rule in compliance.rules() if rule.family == family]
         if not rules:
-            raise self.error(f"no rule has an id that begins with {letter!r}")
-        # W: not what is asked for, but what comes in against it.
-        hostile = letter == "W"
+            raise self.error(f"no rule has an id like {family}01")
+        # Not what is asked for, but what comes in against it.
+        hostile = family in compliance.HOSTILE
         middle = "what comes in, and what is done about it" if hostile else "rule, and whether it is met"
         rows = [
             (

@@ -18,6 +18,9 @@ ROOT = Path(__file__).parent.parent
 LAWS = ROOT / "docs" / "laws.toml"
 CONFORMANCE = ROOT / "docs" / "conformance.toml"
 
+#: Of what may come in against the rules: on the wire of FastCGI, on that of SCGI, and in the environment.
+HOSTILE = ("W", "SH", "E")
+
 #: What may become of a rule -> how the table puts it.
 MET = {"yes": "yes", "otherwise": "another way", "partly": "in part", "no": "not yet"}
 
@@ -35,7 +38,7 @@ class Law:
 class Rule:
     """One rule of a protocol. ``met`` is a key of MET, ``how`` says more where there is more to say.
 
-    Where the id begins with W, ``rule`` is what may come in against the rules, and ``how`` what is done about it.
+    Where its family is one of HOSTILE, ``rule`` is what may come in, and ``how`` what is done about it.
     """
 
     id: str
@@ -44,6 +47,11 @@ class Rule:
     met: str
     how: str
     tests: tuple[str, ...]
+
+    @property
+    def family(self) -> str:
+        """The letters that the id begins with."""
+        return self.id.rstrip("0123456789")
 
 
 def laws() -> list[Law]:
@@ -75,7 +83,7 @@ def named_after(test: str) -> list[str]:
     ['F04', 'W54']
     """
     name = test.rpartition("::")[2]
-    return [found.upper() for found in re.findall(r"(?<=_)[FWSCfwsc]\d\d(?=_|$)", name)]
+    return [found.upper() for found in re.findall(r"(?<=_)(?:SH|[FWSCE])\d\d(?=_|$)", name, re.IGNORECASE)]
 
 
 def named() -> set[str]:

@@ -8,8 +8,8 @@ import os
 import stat
 import sys
 
-from gateways._model.environ import Rules, build
-from gateways._model.errors import RemoteProtocolError
+from gateways._model.environ import Rules, build, is_http
+from gateways._model.errors import LimitExceeded, RemoteProtocolError
 from gateways._model.handler import Resumed, Started, waits_without_a_loop
 from gateways._model.limits import Limits
 from gateways._model.policy import refuse, respond
@@ -42,23 +42,25 @@ def run(
     """Be a CGI script: answer the one request this process was started for.
 
     ``trio`` decides whether the handler runs under trio; None means: when the application has imported it. The
-    other arguments are those of ``serve``. What the application prints goes to stderr, never into the answer.
+    other arguments are those of ``serve``. What the application prints goes to stderr, never into the answer. A script
+    whose file name begins with ``nph-`` answers with a whole HTTP response (RFC 3875 section 5).
 
     Errors: before anything was sent they become a 500, with details on stderr; after that the process ends with
-    status 1 (SystemExit), which is all that CGI can show. A web server that no longer listens ends it quietly the
-    same way.
+    status 1 (SystemExit), which is all that CGI can show. So it is with a handler that calls ``sys.exit``, whatever
+    status it wants. A web server that no longer listens ends the process quietly with status 1.
     """
+    limits = limits or Limits()
     rules = Rules(quirks=quirks, mount=mount, trust_remote_user=trust_remote_user, trust_forwarded=trust_forwarded)
     pairs = _process_environment()
     os.environ.pop("HTTP_PROXY", None)  # httpoxy: urllib and others would believe it
-    stdin = _Stdin()
-    sink = _Stdout(_take_stdout(), trio)
-    answer = _answer(app, pairs, stdin, sink, rules, limits or Limits(), allow_headers)
+    stdin = _Stdin(limits.body_timeout)
+    sink = _Stdout(_take_stdout(), trio, _http_version(dict(pairs)))
+    answer = _answer(app, pairs, stdin, sink, rules, limits, allow_headers)
     try:
         _drive(answer, trio)
         sink.flush()
-        _drop_rest(stdin, dict(pairs))
-    except Exception as error:
+        _drop_rest(stdin, dict(pairs), limits.drain_timeout)
+    except (Exception, SystemExit) as error:
         if not sink.gone:
             sink.report(error)
         raise SystemExit(1) from None
@@ -73,32 +75,36 @@ async def _answer(
     limits: Limits,
     allowed: "Collection[str]",
 ) -> None:
-    method = dict(pairs).get("REQUEST_METHOD", "GET")
+    sent = dict(pairs)
+    method = sent.get("REQUEST_METHOD", "GET")
     try:
         environ, path, _ = build(pairs, "cgi", rules)
-        length = body_length(environ)
+        length = body_length(environ, sent.get("HTTP_CONTENT_LENGTH", ""))
         body = Body(stdin, length, max_read=limits.max_read)
         data = Body(stdin, 0)
         request = Request._built(environ, path, pairs, body, "responder", data, "cgi", _CARRIER)
         async with Started(app) as roles:
             await respond(roles, request, sink, limits=limits, allowed=allowed)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the latter would end the process without a word to the client
         if sink.committed:
             raise
         await refuse(error, method, sink)
 
 
-def body_length(environ: "dict[str, str]") -> "int | None":
-    """How many bytes to read from stdin; None for all there are.
+def body_length(environ: "dict[str, str]", announced: str = "") -> "int | None":
+    """How many bytes to read from stdin; None for all there are. ``announced`` is the Content-Length of the client.
 
     stdin may be a socket that never ends, so its end is awaited only where the server is known to have taken the
     chunks of an upload apart: Apache. Raises RemoteProtocolError with status 411 for a chunked body elsewhere
-    (busybox and mini_httpd leave the framing on stdin).
+    (busybox leaves the framing on stdin), and for a body that the server keeps to itself (busybox has CONTENT_LENGTH
+    and stdin for POST alone).
     """
     length = content_length(environ)
     if length is not None:
         return length
     if "chunked" not in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
+        if announced.strip("0"):
+            raise RemoteProtocolError("the client announced a body, but the web server hands none on", status=411)
         return 0
     if environ.get("SERVER_SOFTWARE", "").startswith("Apache"):
         return None
@@ -113,12 +119,50 @@ def _process_environment() -> "tuple[tuple[str, str], ...]":
     return tuple(decoded)
 
 
+def _http_version(environ: "dict[str, str]") -> "str | None":
+    """The version of HTTP that the answer is to be in; None where the web server makes HTTP of it.
+
+    The name of the file decides, as it does for Apache and mini_httpd (RFC 3875 section 5.2). Behind nginx it is
+    fcgiwrap that starts scripts; it knows nothing of this, and the status would be lost.
+    """
+    if not os.path.basename(sys.argv[0]).startswith("nph-") or not is_http(environ):
+        return None
+    if environ.get("SERVER_SOFTWARE", "").startswith("nginx"):
+        return None
+    return "HTTP/1.1" if environ.get("SERVER_PROTOCOL", "").upper() == "HTTP/1.1" else "HTTP/1.0"
+
+
+def _as_http(head: bytes, version: str) -> bytes:
+    """The head of an HTTP response that says what the head of a CGI response says."""
+    import time  # only for NPH scripts
+
+    status, _, fields = head.partition(b"\r\n")
+    added = "Connection: close\r\n"  # the end of the output is the end of the answer
+    if b"\ndate:" not in head.lower():
+        now = time.gmtime()
+        day, month = _DAYS[now.tm_wday], _MONTHS[now.tm_mon - 1]  # not strftime: these are English in every locale
+        added += f"Date: {day}, {now.tm_mday:02} {month} {now.tm_year} {time.strftime('%H:%M:%S', now)} GMT\r\n"
+    return version.encode() + status.removeprefix(b"Status:") + b"\r\n" + added.encode() + fields
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
 def _take_stdout() -> int:
     """A private descriptor for the answer; from now on fd 1 is stderr, so that no stray print corrupts it."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
+            continue
         except OSError:
+            pass
+        if descriptor == 1:
+            # Not /dev/null: an answer that nobody hears is no success. This is a pipe that nobody reads.
+            _, writing = os.pipe()
+            os.dup2(writing, 1)  # which was its other end
+            os.close(writing)
+        else:
             # It takes the lowest free number, this one; child processes need it too.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     out = os.dup(1)
@@ -173,38 +217,51 @@ class _WantTrio:
         yield _TRIO_WANTED
 
 
-def _drop_rest(stdin: "_Stdin", environ: "dict[str, str]") -> None:
-    """Read what the handler has left of the body, if it comes over a socket.
+def _drop_rest(stdin: "_Stdin", environ: "dict[str, str]", patience: "float | None") -> None:
+    """Read what the handler has left of the body, until it does not come for ``patience`` seconds.
 
     stdin and stdout of a script under Apache's mod_cgid are one socket. Closed with unread input it is reset, and the
-    answer is lost with it.
+    answer is lost with it. fcgiwrap has a pipe, and loses the answer when that breaks.
     """
-    if not stdin.is_socket():
+    if stdin.given_up or not stdin.is_stream():
         return
     try:
         length = body_length(environ)
     except (RemoteProtocolError, ValueError):
         return  # nobody knows how much there is
     left = sys.maxsize if length is None else length - stdin.taken
-    while left > 0 and (dropped := len(stdin.receive_blocking(min(left, 65_536)))):
+    while left > 0 and stdin.is_ready(patience) and (dropped := len(stdin.read(min(left, 65_536)))):
         left -= dropped
 
 
 class _Stdin:
-    """The body as it comes in on fd 0."""
+    """The body as it comes in on fd 0; without any of it for ``patience`` seconds it is given up with 408."""
 
-    __slots__ = ("taken",)
+    __slots__ = ("_patience", "given_up", "taken")
 
-    def __init__(self) -> None:
+    def __init__(self, patience: "float | None") -> None:
+        self.given_up = False
         self.taken = 0
+        self._patience = patience
 
-    def is_socket(self) -> bool:
+    def is_stream(self) -> bool:
         try:
-            return stat.S_ISSOCK(os.fstat(0).st_mode)
+            mode = os.fstat(0).st_mode
+            return stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
         except OSError:
             return False
 
-    def receive_blocking(self, max_bytes: int) -> bytes:
+    def is_ready(self, patience: "float | None") -> bool:
+        """Whether there is something to read, be it the end, before so many seconds have passed."""
+        if patience is None:
+            return True
+        import select  # only when there is a body
+
+        poll = select.poll()
+        poll.register(0, select.POLLIN)
+        return bool(poll.poll(patience * 1000))
+
+    def read(self, max_bytes: int) -> bytes:
         try:
             data = os.read(0, max_bytes)
         except OSError:
@@ -212,16 +269,29 @@ class _Stdin:
         self.taken += len(data)
         return data
 
-    async def receive(self, max_bytes: int) -> bytes:
-        if _in_trio():
-            import trio
+    def receive_blocking(self, max_bytes: int) -> bytes:
+        if not self.is_ready(self._patience):
+            raise self._late()
+        return self.read(max_bytes)
 
+    async def receive(self, max_bytes: int) -> bytes:
+        if not _in_trio():
+            return self.receive_blocking(max_bytes)
+        import trio
+
+        with trio.move_on_after(float("inf") if self._patience is None else self._patience) as scope:
             try:
                 # Not a read in a thread: cancelled, it would swallow bytes.
                 await trio.lowlevel.wait_readable(0)
             except OSError:
                 pass  # a file, always ready
-        return self.receive_blocking(max_bytes)
+        if scope.cancelled_caught:
+            raise self._late()
+        return self.read(max_bytes)
+
+    def _late(self) -> LimitExceeded:
+        self.given_up = True
+        return LimitExceeded(f"no body data for {self._patience} seconds", status=408)
 
 
 class _ScriptCarrier(Carrier):
@@ -243,16 +313,17 @@ _CARRIER = _ScriptCarrier()
 class _Stdout:
     """The answer on its way to the web server. The head waits for the first bytes of the body."""
 
-    def __init__(self, descriptor: int, use_trio: "bool | None") -> None:
+    def __init__(self, descriptor: int, use_trio: "bool | None", version: "str | None") -> None:
         self.committed = False
         #: The web server no longer listens: what fails from now on is not worth a word.
         self.gone = False
         self._descriptor = descriptor
         self._head = b""
         self._use_trio = use_trio
+        self._version = version
 
     async def start(self, answer: "Answer") -> None:
-        self._head = answer.head
+        self._head = answer.head if self._version is None else _as_http(answer.head, self._version)
         # The handler may have imported trio for a body that is only about to run.
         if self._use_trio is None and "trio" in sys.modules and not _in_trio():
             await _WantTrio()

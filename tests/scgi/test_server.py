@@ -115,7 +115,7 @@ TABLE: list[tuple[str, bytes, list[Event]]] = [
 
 
 @pytest.mark.parametrize(("data", "events"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_request(data: bytes, events: list[Event]) -> None:
+def test_S03_S07_SH08_SH09_SH12_SH13_SH14_SH15_SH17_a_request(data: bytes, events: list[Event]) -> None:
     for pieces in cuts(data):
         assert feed(ServerConnection(), pieces) == events
 
@@ -145,7 +145,9 @@ FAILING: list[tuple[str, bytes, str]] = [
 
 
 @pytest.mark.parametrize(("data", "message"), [row[1:] for row in FAILING], ids=[row[0] for row in FAILING])
-def test_what_is_no_netstring_fails_the_connection(data: bytes, message: str) -> None:
+def test_S01_S02_SH01_SH02_SH03_SH04_SH05_SH07_SH18_what_is_no_netstring_fails_the_connection(
+    data: bytes, message: str
+) -> None:
     for pieces in cuts(data) if len(data) < 1000 else [[data]]:
         connection = ServerConnection()
         assert not connection.closing
@@ -176,7 +178,9 @@ REFUSED: list[tuple[str, bytes, int, str]] = [
 
 
 @pytest.mark.parametrize(("data", "status", "message"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_headers_that_mean_nothing_are_refused_and_can_be_answered(data: bytes, status: int, message: str) -> None:
+def test_S06_SH06_SH10_SH11_SH12_headers_that_mean_nothing_are_refused_and_can_be_answered(
+    data: bytes, status: int, message: str
+) -> None:
     for pieces in cuts(data + b"body"):
         connection = ServerConnection()
         kind, got, text = refusal(feed(connection, pieces))
@@ -232,14 +236,16 @@ STRICT: list[tuple[str, bytes, str]] = [
 
 
 @pytest.mark.parametrize(("data", "message"), [row[1:] for row in STRICT], ids=[row[0] for row in STRICT])
-def test_strict_refuses_what_the_specification_forbids(data: bytes, message: str) -> None:
+def test_S03_S04_S05_S06_SH08_SH09_SH12_SH13_SH14_SH15_strict_refuses_what_the_specification_forbids(
+    data: bytes, message: str
+) -> None:
     for pieces in cuts(data):
         kind, status, text = refusal(feed(ServerConnection(strict=True), pieces))
         assert (kind, status) == (RequestRefused, 400)
         assert message in text
 
 
-def test_strict_takes_what_the_specification_allows() -> None:
+def test_S03_S05_strict_takes_what_the_specification_allows() -> None:
     # S05: SCGI may come anywhere. S03: a value may be empty since 2008.
     pairs = (LENGTH_3, ("A", ""), SCGI, ("HTTP_CONTENT_LENGTH", "3"))
     events = [received(*pairs), BodyReceived(0, b"abc"), BodyEnded(0)]
