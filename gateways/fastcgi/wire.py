@@ -430,7 +430,7 @@ class _ParamsReader:
     def __init__(self) -> None:
         self._rest: dict[int, bytes] = {}
 
-    def begin(self, stream_id: int) -> None:
+    def forget(self, stream_id: int) -> None:
         self._rest.pop(stream_id, None)
 
     def read(self, stream_id: int, content: bytes) -> str:
@@ -464,8 +464,8 @@ def _meaning(kind: int, stream_id: int, content: bytes, params: _ParamsReader) -
     """One record in words."""
     if kind == PARAMS:
         return params.read(stream_id, content)
-    if kind == BEGIN_REQUEST:
-        params.begin(stream_id)
+    if kind in (BEGIN_REQUEST, ABORT_REQUEST, END_REQUEST):
+        params.forget(stream_id)  # nothing more of what was begun will come
     try:
         return _MEANINGS.get(kind, _explain_unknown)(content)
     except RemoteProtocolError as error:

@@ -442,6 +442,16 @@ def test_F37_what_comes_of_an_aborted_request_is_dropped_but_for_its_log() -> No
     assert connection.receive_data(rec(STDOUT, 1) + end(1, 7)) == [ResponseEnded(1, 7)]
 
 
+def test_F35_F37_after_the_end_of_stdout_there_may_be_a_log_and_the_request_may_be_given_up() -> None:
+    connection = asking(1)
+    events = feed(connection, [rec(STDOUT, 1, HEAD) + rec(STDOUT, 1) + rec(STDERR, 1, b"late")])
+    assert events == [GOT_HEAD, LogReceived(1, b"late")]
+    assert connection.abort(1) == rec(ABORT, 1)
+    assert feed(connection, [rec(STDERR, 1, b"later") + end(1, 3)]) == [LogReceived(1, b"later"), ResponseEnded(1, 3)]
+    with pytest.raises(LocalProtocolError, match="request 1 is not active"):
+        connection.abort(1)
+
+
 def test_F37_a_response_that_has_failed_may_be_aborted_and_says_nothing_more() -> None:
     connection = asking(1)
     assert len(connection.receive_data(rec(STDOUT, 1))) == 1
