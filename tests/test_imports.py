@@ -33,8 +33,6 @@ MODEL = {
 
 #: What a whole CGI script loads on top.
 SCRIPT = MODEL | {
-    "gateways._model.dialects",
-    "gateways._model.dialects.cgi",
     "gateways._model.policy",
     "gateways.cgi",
     "gateways.cgi.guest",

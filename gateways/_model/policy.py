@@ -7,7 +7,6 @@ happens here but through that sink.
 
 import os
 
-from gateways._model.dialects.cgi import render_head
 from gateways._model.errors import GatewayError, LocalProtocolError, Reject, RemoteProtocolError
 from gateways._model.handler import invoke
 from gateways._model.headers import INTERNAL
@@ -17,7 +16,7 @@ from gateways._model.status import reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
     from typing import Any, BinaryIO, Protocol
 
     from gateways._model.handler import Handler
@@ -102,6 +101,17 @@ def decide(
     if len(head) > max_head:
         raise LocalProtocolError(f"the response head has {len(head)} bytes, {max_head} are allowed")
     return Answer(response.status, head, length, has_body)
+
+
+def render_head(status: int, fields: "Iterable[tuple[str, str]]") -> bytes:
+    """The head of a CGI response, blank line included.
+
+    Status comes first (busybox wants that) and is always sent: without it mod_proxy_fcgi, Caddy and h2o leave a
+    redirect at 200. The fields are trusted to be valid.
+    """
+    lines = [f"Status: {status} {reason(status)}"]
+    lines += [f"{name}: {value}" for name, value in fields]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
 
 
 def refusal(error: BaseException) -> Response:

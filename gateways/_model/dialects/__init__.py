@@ -1,1 +1,1 @@
-"""Dialects: how a Response becomes bytes, and how such bytes are read back."""
+"""Dialects: the forms that a Response takes as bytes."""

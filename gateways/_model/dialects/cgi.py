@@ -1,27 +1,12 @@
-"""The CGI dialect: a Status field, header fields, a blank line (RFC 3875 section 6).
+"""The CGI dialect read back: a Status field, header fields, a blank line (RFC 3875 section 6).
 
-Rendering for handlers; parsing for everything that reads a CGI response: clients, the CGI host, the development
-front end.
+For everything that reads a CGI response: clients, the CGI host, the development front end. It is written in
+``gateways._model.policy``: a CGI script has none to read, and would load this module on every request.
 """
 
 from gateways._model.errors import LimitExceeded, RemoteProtocolError
 from gateways._model.headers import is_number, is_token
 from gateways._model.status import reason
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-
-def render_head(status: int, fields: "Iterable[tuple[str, str]]") -> bytes:
-    """The head of a CGI response, blank line included.
-
-    Status comes first (busybox wants that) and is always sent: without it mod_proxy_fcgi, Caddy and h2o leave a
-    redirect at 200. The fields are trusted to be valid.
-    """
-    lines = [f"Status: {status} {reason(status)}"]
-    lines += [f"{name}: {value}" for name, value in fields]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
 
 
 def parse_head(buffer: "bytes | bytearray", limit: int) -> "tuple[int, str, tuple[tuple[str, str], ...], int] | None":

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateways import LimitExceeded, RemoteProtocolError
-from gateways._model.dialects.cgi import parse_head, render_head
+from gateways._model.dialects.cgi import parse_head
+from gateways._model.policy import render_head
 from gateways._model.status import REASONS, reason
 from tests.model.strategies import header_fields
 
