@@ -288,7 +288,8 @@ def _header_variables(headers: Fields, cookies: Mapping[str, str] | None, length
     for name, value in given:
         variable = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
         separator = "; " if name == "COOKIE" else ", "
-        found[variable] = f"{found[variable]}{separator}{value}" if variable in found else value
+        # An empty one adds nothing (nor does it where web servers repeat a variable).
+        found[variable] = separator.join(filter(None, (found.get(variable), value)))
     found.setdefault("HTTP_HOST", "localhost")
     if length:
         found.setdefault("CONTENT_LENGTH", str(length))

@@ -26,7 +26,7 @@ import trio
 import gateways
 from gateways import launch
 from gateways._net import address
-from gateways.cli import dev, serve
+from gateways.cli import check, dev, serve
 from tools import compliance
 
 ROOT = Path(__file__).parent.parent
@@ -128,7 +128,7 @@ def test_blocks_of_python_run(page: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 # --- commands --------------------------------------------------------------------------------------------------------
 
-VERBS = {"serve": serve, "dev": dev}
+VERBS = {"serve": serve, "dev": dev, "check": check}
 
 
 def commands(path: Path) -> Iterator[list[str]]:

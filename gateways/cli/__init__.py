@@ -14,6 +14,7 @@ __all__ = ["main"]
 VERBS = {
     "serve": ("gateways.cli.serve", "serve an application to web servers over FastCGI, SCGI or CGI"),
     "dev": ("gateways.cli.dev", "see an application in a browser while writing it"),
+    "check": ("gateways.cli.check", "see whether an application answers the same over every protocol"),
 }
 
 _HELP = """\
@@ -32,8 +33,8 @@ For example:
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command line and give back the exit status.
 
-    0 is success (also after SIGTERM), 1 an address that cannot be had, 2 wrong usage, 3 an application that did not
-    start up, 4 one that cannot be imported.
+    0 is success (also after SIGTERM), 1 an address that cannot be had or answers that differ, 2 wrong usage, 3 an
+    application that did not start up, 4 one that cannot be imported.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     first = arguments[0] if arguments else ""

@@ -21,6 +21,7 @@ def test_help_names_the_verbs(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "serve" in done.stdout
     assert "dev" in done.stdout
+    assert "check" in done.stdout
 
 
 @pytest.mark.parametrize(("words", "said"), [([], "usage: "), (["swerve"], "there is no verb 'swerve'")])
@@ -58,7 +59,7 @@ def test_help_and_version_load_nothing_of_a_verb(tmp_path: Path, words: list[str
     assert found & {*HEAVY, "argparse", "logging", "gateways.launch", "gateways.cli.serve"} == set()
 
 
-@pytest.mark.parametrize("verb", ["serve", "dev"])
+@pytest.mark.parametrize("verb", ["serve", "dev", "check"])
 def test_help_of_a_verb_loads_no_server(tmp_path: Path, verb: str) -> None:
     assert loaded_by([verb, "--help"], tmp_path) & HEAVY == set()
 
