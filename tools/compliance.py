@@ -83,7 +83,7 @@ def named_after(test: str) -> list[str]:
     ['F04', 'W54']
     """
     name = test.rpartition("::")[2]
-    return [found.upper() for found in re.findall(r"(?<=_)(?:SH|[FWSCE])\d\d(?=_|$)", name, re.IGNORECASE)]
+    return [found.upper() for found in re.findall(r"(?<=_)(?:SH|[FWSCEX])\d\d(?=_|$)", name, re.IGNORECASE)]
 
 
 def named() -> set[str]:

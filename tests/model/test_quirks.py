@@ -109,7 +109,7 @@ CASES: list[tuple[str, str, dict[str, str], dict[str, str] | None]] = [
 
 
 @pytest.mark.parametrize(("name", "protocol", "sent", "mended"), CASES)
-def test_repair(name: str, protocol: str, sent: dict[str, str], mended: dict[str, str] | None) -> None:
+def test_X02_repair(name: str, protocol: str, sent: dict[str, str], mended: dict[str, str] | None) -> None:
     environ = dict(sent)
     notes = apply((name,), environ, protocol)
     assert environ == (sent if mended is None else mended)
