@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -357,9 +358,9 @@ class Connection:
         limits = self.service.limits
         for exchange in list(self.exchanges.values()):
             if now > exchange.goodbye_due:
-                exchange.part()
+                exchange.goodbye_due = float("inf")
                 self._tasks += 1
-                self._nursery.start_soon(self._confine, self._settle)
+                self._nursery.start_soon(self._confine, partial(self._part, exchange))
                 continue
             for inbox in (exchange.inbox, exchange.data_inbox):
                 since = inbox.waiting_since
@@ -368,6 +369,10 @@ class Connection:
             if limits.request_timeout is not None and now - exchange.started_at > limits.request_timeout:
                 late = f"the request took more than {limits.request_timeout} seconds"
                 exchange.cancel(nobody_waits=False, error=DeadlineExceeded(late, status=504))
+
+    async def _part(self, exchange: Exchange) -> None:
+        exchange.part()
+        await self._settle()
 
     def drain(self) -> None:
         """The server is stopping: close unless an answer is owed, or on its way, or a request is half read."""

@@ -929,6 +929,39 @@ async def test_F14_F37_W41_an_ABORT_is_answered_after_a_goodbye_though_the_handl
             nursery.cancel_scope.cancel()
 
 
+async def test_F37_a_bug_that_a_goodbye_brings_out_ends_its_connection_and_not_the_server(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = Stubborn()
+    service = service_for(handler)
+    ours, theirs = pair()
+
+    def fail(stream_id: int, status: int = 0) -> bytes:
+        raise ZeroDivisionError
+
+    with ours, trio.fail_after(100):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.sweep)
+            service.start(SocketStream(theirs), nursery)
+            ours.send(framed(1, params=METHOD + param(b"PATH_INFO", b"/wait")))
+            await handler.started.wait()
+            connection = await one_connection(service)
+            vars(connection.protocol)["end"] = fail
+            ours.send(rec(ABORT, 1))
+            await trio.sleep(2)
+            assert "internal error" in caplog.text
+            handler.go_on.set()
+            await service.idle()
+            # Deadlines are looked at as before.
+            ours2, theirs2 = pair()
+            with ours2:
+                service.start(SocketStream(theirs2), nursery)
+                ours2.send(b"\1")
+                await trio.sleep(11)
+                await service.idle()
+            nursery.cancel_scope.cancel()
+
+
 async def test_F37_a_connection_outlives_a_handler_that_ends_after_its_goodbye_and_its_peer(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
