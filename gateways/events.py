@@ -13,6 +13,7 @@ from typing import Protocol
 import attrs
 
 from gateways._model.errors import RemoteProtocolError
+from gateways._model.headers import as_pairs
 
 __all__ = [
     "BodyEnded",
@@ -32,10 +33,13 @@ __all__ = [
     "ResponseEnded",
     "ResponseFailed",
     "ServerConnection",
+    "Variables",
 ]
 
 #: Meta-variables as they came: (name, value) in wire order, repeats kept, UTF-8 with surrogateescape.
 Pairs = tuple[tuple[str, str], ...]
+#: The same, as a mapping in wire order where no name came twice; whoever gets it may keep it, but not change it.
+Variables = Mapping[str, str] | Pairs
 
 
 @attrs.frozen
@@ -44,7 +48,7 @@ class RequestReceived:
 
     stream_id: int
     role: str
-    environ: Pairs
+    environ: Variables = attrs.field(eq=as_pairs)
     keep_connection: bool
 
 
@@ -209,6 +213,10 @@ class ServerConnection(Protocol):
 
     def end(self, stream_id: int, status: int = 0) -> bytes:
         """End a response that is complete, or a request that was aborted. ``status`` is 0 to 2**32 - 1."""
+        ...
+
+    def answer(self, stream_id: int, head: bytes, body: bytes, status: int = 0) -> bytes:
+        """A whole response at once: the same as ``send_head``, ``send_body`` and ``end``, in as few bytes as may be."""
         ...
 
     def fail(self, stream_id: int) -> bytes:

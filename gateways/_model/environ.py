@@ -1,33 +1,55 @@
 """The laws of the CGI environment, in one place: from what a web server sent to what a handler may rely on.
 
-RFC 3875 section 4, and what real servers made of it. ``build`` takes (name, value) pairs as they came and gives the
+RFC 3875 section 4, and what real servers made of it. ``build`` takes the meta-variables as they came and gives the
 dictionary behind a Request; everything that can be wrong with them is a RemoteProtocolError with its status.
 """
 
 from gateways._model import quirks as _quirks
 from gateways._model.errors import LimitExceeded, RemoteProtocolError
-from gateways._model.headers import is_number, is_token
+from gateways._model.headers import as_pairs, is_number, is_token
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    Pairs = Iterable[tuple[str, str]]
+    #: The meta-variables as they came, in wire order: a mapping where no name was repeated, else (name, value) pairs.
+    Variables = Mapping[str, str] | Sequence[tuple[str, str]]
 
 #: Repeats of these do not add up, the last one counts; so it is with every name that does not begin with HTTP_,
 #: because an nginx configuration overrides an included fastcgi_params that way.
 _SINGLE_HEADERS = frozenset({"HTTP_HOST", "HTTP_AUTHORIZATION", "HTTP_REFERER", "HTTP_USER_AGENT"})
 
-#: The only variables that may be empty, and that are always there.
-_ALWAYS = ("SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
-
 #: The framing of the message is CONTENT_LENGTH's and CONTENT_TYPE's word alone; HTTP_PROXY would be taken for the
 #: proxy setting of outgoing requests (httpoxy, CVE-2016-5385 and kin). A variable without a name is none.
 _NEVER = ("", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_PROXY")
 
+#: nginx sends these without a value where there is nothing to tell.
+_OFTEN_EMPTY = ("QUERY_STRING", "CONTENT_TYPE", "CONTENT_LENGTH", "REMOTE_USER")
+
+#: Names that need no look at their characters. A name that is missing here costs time and nothing else.
+_USUAL_NAMES = frozenset({
+    "AUTH_TYPE", "CONTENT_LENGTH", "CONTENT_TYPE", "CONTEXT_DOCUMENT_ROOT", "CONTEXT_PREFIX", "DOCUMENT_ROOT",
+    "DOCUMENT_URI", "FCGI_ROLE", "GATEWAY_INTERFACE", "HTTPS", "PATH", "PATH_INFO", "PATH_TRANSLATED", "QUERY_STRING",
+    "REDIRECT_STATUS", "REDIRECT_URI", "REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "REMOTE_USER", "REQUEST_METHOD",
+    "REQUEST_SCHEME", "REQUEST_URI", "SCGI", "SCRIPT_FILENAME", "SCRIPT_NAME", "SERVER_ADDR", "SERVER_ADMIN",
+    "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "SERVER_SIGNATURE", "SERVER_SOFTWARE", "SSL_TLS_SNI",
+    "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING", "HTTP_ACCEPT_LANGUAGE", "HTTP_AUTHORIZATION", "HTTP_CACHE_CONTROL",
+    "HTTP_CONNECTION", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_COOKIE", "HTTP_DNT", "HTTP_FORWARDED",
+    "HTTP_FROM", "HTTP_HOST", "HTTP_IF_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_IF_RANGE",
+    "HTTP_IF_UNMODIFIED_SINCE", "HTTP_ORIGIN", "HTTP_PRAGMA", "HTTP_PRIORITY", "HTTP_RANGE", "HTTP_REFERER",
+    "HTTP_SEC_CH_UA", "HTTP_SEC_CH_UA_MOBILE", "HTTP_SEC_CH_UA_PLATFORM", "HTTP_SEC_FETCH_DEST", "HTTP_SEC_FETCH_MODE",
+    "HTTP_SEC_FETCH_SITE", "HTTP_SEC_FETCH_USER", "HTTP_SEC_GPC", "HTTP_TE", "HTTP_TRANSFER_ENCODING",
+    "HTTP_UPGRADE_INSECURE_REQUESTS", "HTTP_USER_AGENT", "HTTP_VIA", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_SERVER", "HTTP_X_REAL_IP", "HTTP_X_REQUESTED_WITH",
+    "HTTP_X_REQUEST_ID",
+})  # fmt: skip
+
+_USUAL_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+
 #: Protocols whose requests are HTTP's; a SERVER_PROTOCOL that is missing or no token counts as HTTP, INCLUDED as
 #: HTTP/1.0.
 _HTTP_PROTOCOLS = ("http", "included")
+_USUAL_HTTP = frozenset({"HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/3.0"})
 
 _MAX_METHOD = 1024
 _MAX_DIGITS = 19
@@ -66,25 +88,23 @@ def check_mount(mount: str) -> str:
     return mount.rstrip("/")
 
 
-def build(
-    pairs: "Sequence[tuple[str, str]]", protocol: str, rules: Rules
-) -> "tuple[dict[str, str], str, tuple[str, ...]]":
+def build(variables: "Variables", protocol: str, rules: Rules) -> "tuple[dict[str, str], str, tuple[str, ...]]":
     """Apply every law to the meta-variables of one request: (environ, path, notes).
 
     ``protocol`` is the gateway protocol that carried them ("fastcgi", "scgi", "cgi", "http"). ``notes`` are the
     names of repairs that mended something. Raises RemoteProtocolError with the status that answers it: 400 for
     variables that mean nothing, 404 for a path outside the mount, 413 for a length beyond all numbers.
     """
-    environ = _merge(pairs)
+    environ = _merge(variables)
     http = is_http(environ)
     notes = _quirks.apply(rules.repairs, environ, protocol)
-    path = _split_path(environ, http, rules.mount)
+    path, script, info = _split_path(environ, http, rules.mount)
     for name in _NEVER:
-        environ.pop(name, None)
-    for name in [name for name, value in environ.items() if not value]:
-        del environ[name]
-    for name in _ALWAYS:
-        environ.setdefault(name, "")
+        if name in environ:
+            del environ[name]
+    _drop_empty(environ)
+    environ["SCRIPT_NAME"], environ["PATH_INFO"] = script, info
+    environ.setdefault("QUERY_STRING", "")
     environ.setdefault("GATEWAY_INTERFACE", "CGI/1.1")
     _method(environ, http)
     _length(environ, protocol)
@@ -93,17 +113,18 @@ def build(
     return environ, path, notes
 
 
-def _merge(pairs: "Sequence[tuple[str, str]]") -> "dict[str, str]":
+def _merge(variables: "Variables") -> "dict[str, str]":
     """One value a name. RFC 3875 section 4.1.18 for header fields, the last word for everything else."""
-    environ = dict(pairs)
+    environ = dict(variables)
     if "\0" in "".join(environ.values()):
         raise RemoteProtocolError("a NUL in a meta-variable")
-    names = "".join(environ)
-    if "=" in names or not names.isprintable():
-        for name in environ:
-            _check_name(name)
-    if len(environ) != len(pairs):
-        _join_repeats(environ, pairs)
+    if not _USUAL_NAMES.issuperset(environ):
+        unusual = "".join([name for name in environ if name not in _USUAL_NAMES])
+        if "=" in unusual or not unusual.isprintable():
+            for name in environ:
+                _check_name(name)
+    if len(environ) != len(variables):
+        _join_repeats(environ, as_pairs(variables))
     return environ
 
 
@@ -113,15 +134,17 @@ def _check_name(name: str) -> None:
         raise RemoteProtocolError(f"not the name of a meta-variable: {name[:80]!r}")
 
 
-def _join_repeats(environ: "dict[str, str]", pairs: "Sequence[tuple[str, str]]") -> None:
-    values: dict[str, list[str]] = {}
+def _join_repeats(environ: "dict[str, str]", pairs: "Iterable[tuple[str, str]]") -> None:
+    once: dict[str, str] = {}
+    again: dict[str, list[str]] = {}
     for name, value in pairs:
-        if "\0" in value:
+        if name not in once:
+            once[name] = value
+        else:
+            again.setdefault(name, [once[name]]).append(value)
+    for name, several in again.items():
+        if "\0" in "".join(several):
             raise RemoteProtocolError("a NUL in a meta-variable")
-        values.setdefault(name, []).append(value)
-    for name, several in values.items():
-        if len(several) == 1:
-            continue
         if name == "CONTENT_LENGTH":
             environ[name] = _agreed_length(several)
         elif name.startswith("HTTP_") and name not in _SINGLE_HEADERS:
@@ -139,16 +162,20 @@ def _agreed_length(values: "Iterable[str]") -> str:
 
 def is_http(environ: "dict[str, str]") -> bool:
     """Whether the client spoke HTTP, rather than Gemini, Spartan, Titan or Gopher (RFC 3875 section 4.1.16)."""
-    name = environ.get("SERVER_PROTOCOL", "").partition("/")[0]
+    sent = environ.get("SERVER_PROTOCOL", "")
+    if sent in _USUAL_HTTP:
+        return True
+    name = sent.partition("/")[0]
     return name.lower() in _HTTP_PROTOCOLS or not is_token(name)
 
 
 # --- paths -------------------------------------------------------------------------------------------------------
 
 
-def _split_path(environ: "dict[str, str]", http: bool, mount: "str | None") -> str:
-    """Settle SCRIPT_NAME and PATH_INFO in place and give the whole path, which is their concatenation."""
-    script, info = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
+def _split_path(environ: "dict[str, str]", http: bool, mount: "str | None") -> "tuple[str, str, str]":
+    """Take SCRIPT_NAME and PATH_INFO out, and give (path, script name, path info) as they ought to be: the path is the
+    concatenation of the two."""
+    script, info = environ.pop("SCRIPT_NAME", ""), environ.pop("PATH_INFO", "")
     if not http:
         # molly-brown and gmid leave out the leading slash.
         script, info = _slashed(script), _slashed(info)
@@ -170,8 +197,7 @@ def _split_path(environ: "dict[str, str]", http: bool, mount: "str | None") -> s
             f"the server split {path[:80]!r} inside a segment: mind the slash in its pattern, or set a mount",
             status=404,
         )
-    environ["SCRIPT_NAME"], environ["PATH_INFO"] = script, info
-    return path
+    return path, script, info
 
 
 def _slashed(path: str) -> str:
@@ -226,7 +252,17 @@ _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
 _PATH_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/!$&'()*+,;=:@")
 
 
-# --- method, length, trust ---------------------------------------------------------------------------------------
+# --- values, method, length, trust -------------------------------------------------------------------------------
+
+
+def _drop_empty(environ: "dict[str, str]") -> None:
+    """A variable without a value is the same as none (RFC 3875 section 4.1)."""
+    for name in _OFTEN_EMPTY:
+        if environ.get(name) == "":
+            del environ[name]
+    if "" in environ.values():
+        for name in [name for name, value in environ.items() if not value]:
+            del environ[name]
 
 
 def _method(environ: "dict[str, str]", http: bool) -> None:
@@ -236,7 +272,7 @@ def _method(environ: "dict[str, str]", http: bool) -> None:
             raise RemoteProtocolError("no REQUEST_METHOD")
         # Gemini servers send none.
         environ["REQUEST_METHOD"] = "GET"
-    elif len(method) > _MAX_METHOD or not is_token(method):
+    elif method not in _USUAL_METHODS and (len(method) > _MAX_METHOD or not is_token(method)):
         raise RemoteProtocolError(f"not a method: {method[:80]!r}")
 
 
@@ -273,21 +309,24 @@ def parse_length(value: str, name: str = "CONTENT_LENGTH") -> int:
     return int(value)
 
 
-def scgi_length(pairs: "Pairs") -> int:
+def scgi_length(variables: "Variables") -> int:
     """The number of body bytes that follow the header block of an SCGI request, 0 where nobody says.
 
     Takes the client's own number where nginx announced too small a one (``scgi_request_buffering off``). Raises
     RemoteProtocolError for what is no number or for two that differ, LimitExceeded for one beyond all lengths.
     """
-    environ = dict(pairs)
-    agreed = _agreed_length([value for name, value in pairs if name == "CONTENT_LENGTH"])
+    environ = dict(variables)
+    agreed = environ.get("CONTENT_LENGTH", "")
+    if len(environ) != len(variables):
+        agreed = _agreed_length([value for name, value in as_pairs(variables) if name == "CONTENT_LENGTH"])
     announced = parse_length(agreed) if agreed else 0
     real = _quirks.unbuffered_length(environ)
     return announced if real is None else int(real)
 
 
 def _trust(environ: "dict[str, str]", rules: Rules) -> None:
-    if not rules.trust_remote_user and _fills_remote_user_unverified(environ):
+    named = "REMOTE_USER" in environ or "AUTH_TYPE" in environ
+    if named and not rules.trust_remote_user and _fills_remote_user_unverified(environ):
         environ.pop("REMOTE_USER", None)
         environ.pop("AUTH_TYPE", None)
     if rules.trust_forwarded:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     #: What answers a request: ``async def handler(request) -> Response``. A plain ``def`` runs in a worker thread.
     Handler = Callable[[Request], Awaitable[Response]] | Callable[[Request], Response]
+    AsyncHandler = Callable[[Request], Coroutine[Any, Any, Response]]
     #: A handler, or an async context manager (or a function that makes one) which starts up and yields it.
     Application = Handler | AbstractAsyncContextManager[Handler] | Callable[[], AbstractAsyncContextManager[Handler]]
 else:
@@ -30,16 +31,27 @@ def is_async(function: object) -> bool:
     """Whether calling this gives something to await, judged without calling it."""
     while (inner := getattr(function, "func", None)) is not None:  # functools.partial
         function = inner
+    return _makes_coroutines(function)
+
+
+def _makes_coroutines(function: object) -> bool:
     code = getattr(function, "__code__", None)
     if code is None:
         code = getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004
     return code is not None and bool(code.co_flags & _COROUTINE)
 
 
-async def invoke(handler: "Handler", request: "Request") -> "Response":
-    """Call a handler of either kind and give back its answer, whatever it is."""
-    result = handler(request) if is_async(handler) else await request.run_sync(handler, request)
-    return await result if hasattr(result, "__await__") else result  # type: ignore[return-value]
+def awaitable(handler: "Handler") -> "AsyncHandler":
+    """A handler of either kind as one to await. Which kind it is is seen here, once, and not at each request."""
+    if _makes_coroutines(handler):
+        return handler  # type: ignore[return-value]
+    called_here = is_async(handler)
+
+    async def call(request: "Request") -> "Response":
+        result: Any = handler(request) if called_here else await request.run_sync(handler, request)
+        return await result if hasattr(result, "__await__") else result  # type: ignore[no-any-return]
+
+    return call
 
 
 class Roles:
@@ -49,7 +61,7 @@ class Roles:
     refused by the protocol where that is safe.
     """
 
-    __slots__ = ("authorizer", "filter", "responder")
+    __slots__ = ("_awaitables", "_handlers")
 
     def __init__(
         self,
@@ -58,26 +70,52 @@ class Roles:
         authorizer: "Handler | None" = None,
         filter: "Handler | None" = None,
     ) -> None:
-        if responder is None and authorizer is None and filter is None:
+        given = {"responder": responder, "authorizer": authorizer, "filter": filter}
+        self._handlers = {role: handler for role, handler in given.items() if handler is not None}
+        if not self._handlers:
             raise ValueError("Roles needs a handler for one role at least")
-        self.responder = responder
-        self.authorizer = authorizer
-        self.filter = filter
+        self._awaitables = {role: awaitable(handler) for role, handler in self._handlers.items()}
+
+    @property
+    def responder(self) -> "Handler | None":
+        """What answers ordinary requests."""
+        return self._handlers.get("responder")
+
+    @property
+    def authorizer(self) -> "Handler | None":
+        """What decides whether a request may pass."""
+        return self._handlers.get("authorizer")
+
+    @property
+    def filter(self) -> "Handler | None":
+        """What answers with a file of the web server's, made over."""
+        return self._handlers.get("filter")
 
     @property
     def offered(self) -> "tuple[str, ...]":
         """The names of the roles that have a handler."""
-        return tuple([role for role in ("responder", "authorizer", "filter") if getattr(self, role) is not None])
+        return tuple(self._handlers)
 
-    async def __call__(self, request: "Request") -> "Response":
-        handler: Handler | None = getattr(self, request.role)
+    def _player(self, request: "Request") -> "AsyncHandler":
+        """What answers this request, to be called with it and awaited. Raises Reject for a role that is not played."""
+        handler = self._awaitables.get(request.role)
         if handler is None:
             request.log(f"a request for the role {request.role}, which this application does not play")
             raise Reject(403 if request.role == "authorizer" else 501)
-        return await invoke(handler, request)
+        return handler
+
+    async def __call__(self, request: "Request") -> "Response":
+        return await self._player(request)(request)
 
     def __repr__(self) -> str:
-        return f"Roles({', '.join([f'{role}={getattr(self, role)!r}' for role in self.offered])})"
+        return f"Roles({', '.join([f'{role}={handler!r}' for role, handler in self._handlers.items()])})"
+
+
+def invoke(handler: "Handler", request: "Request") -> "Coroutine[Any, Any, Response]":
+    """Call a handler of either kind; what it answers, whatever it is, is to be awaited."""
+    if isinstance(handler, Roles) and type(handler) is Roles:  # a subclass may have a __call__ of its own
+        return handler._player(request)(request)
+    return awaitable(handler)(request)
 
 
 def as_roles(handler: "Handler") -> Roles:

@@ -39,6 +39,22 @@ INTERNAL = frozenset(
 )
 
 
+#: Lower-case names that need no look at their characters, and that no rule below is about. One that is missing here
+#: costs time and nothing else.
+_USUAL = frozenset({
+    "accept-ranges", "access-control-allow-credentials", "access-control-allow-headers", "access-control-allow-methods",
+    "access-control-allow-origin", "access-control-expose-headers", "age", "allow", "cache-control",
+    "content-disposition", "content-encoding", "content-language", "content-location", "content-range",
+    "content-security-policy", "content-type", "cross-origin-opener-policy", "date", "etag", "expires",
+    "last-modified", "link", "location", "permissions-policy", "pragma", "referrer-policy", "retry-after", "server",
+    "server-timing", "set-cookie", "strict-transport-security", "vary", "www-authenticate", "x-content-type-options",
+    "x-frame-options", "x-request-id",
+})  # fmt: skip
+
+#: Fields that a response has once.
+_SINGLE = frozenset({"content-length", "content-type", "location"})
+
+
 def is_token(text: str) -> bool:
     """Whether a text is a token of RFC 9110: not empty, and no character outside the set."""
     return bool(text) and TOKEN_CHARACTERS.issuperset(text)
@@ -70,13 +86,14 @@ def check_field(name: str, value: str) -> None:
     """Raise ValueError for a field that a response must not carry (TypeError for anything but text)."""
     if not isinstance(name, str):
         raise TypeError(f"a header name is text, not {type(name).__name__}")
-    if not is_token(name):
-        raise ValueError(f"a header name is a token, not {name!r}")
     lower = name.lower()
-    if lower == "status":
-        raise ValueError("the status is an argument of its own, not a header field")
-    if lower in HOP_BY_HOP:
-        raise ValueError(f"{name} is about one connection: the web server sends it, not the application")
+    if lower not in _USUAL or not name.isascii():  # the Kelvin sign in lower case is a plain k
+        if not is_token(name):
+            raise ValueError(f"a header name is a token, not {name!r}")
+        if lower == "status":
+            raise ValueError("the status is an argument of its own, not a header field")
+        if lower in HOP_BY_HOP:
+            raise ValueError(f"{name} is about one connection: the web server sends it, not the application")
     check_value(f"the header {name}", value)
     if lower == "content-length" and not is_number(value):
         raise ValueError(f"Content-Length takes ASCII digits, not {value!r}")
@@ -97,10 +114,14 @@ class MultiMap:
     ('1', ['1', '2'], None)
     """
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_fields", "_first")
 
     def __init__(self, fields: "MultiMap | Mapping[str, str] | Iterable[tuple[str, str]]" = ()) -> None:
         self._fields: tuple[tuple[str, str], ...] = as_pairs(fields)
+        #: The first value of each name, by what is compared of it.
+        self._first: dict[str, str] = {}
+        for name, value in self._fields:
+            self._first.setdefault(self._fold(name), value)
 
     @staticmethod
     def _fold(name: str) -> str:
@@ -108,18 +129,14 @@ class MultiMap:
         return name
 
     def __getitem__(self, name: str) -> str:
-        folded = self._fold(name)
-        for field, value in self._fields:
-            if self._fold(field) == folded:
-                return value
-        raise KeyError(name)
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
 
     def get(self, name: str, default: "str | None" = None) -> "str | None":
         """The first value of a name, or the default."""
-        try:
-            return self[name]
-        except KeyError:
-            return default
+        return self._first.get(self._fold(name), default)
 
     def get_all(self, name: str) -> "list[str]":
         """Every value of a name, in order."""
@@ -127,7 +144,7 @@ class MultiMap:
         return [value for field, value in self._fields if self._fold(field) == folded]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(self.get_all(name))
+        return isinstance(name, str) and self._fold(name) in self._first
 
     def items(self) -> "tuple[tuple[str, str], ...]":
         """Every (name, value), in order."""
@@ -167,16 +184,16 @@ class Headers(MultiMap):
 
     def __init__(self, fields: "MultiMap | Mapping[str, str] | Iterable[tuple[str, str]]" = ()) -> None:
         if isinstance(fields, Headers):
-            self._fields = fields._fields
+            self._fields, self._first = fields._fields, fields._first
             return
-        super().__init__(fields)
-        seen: set[str] = set()
+        self._fields, self._first = as_pairs(fields), {}
         for name, value in self._fields:
             check_field(name, value)
             lower = name.lower()
-            if lower in seen and lower in ("content-length", "content-type", "location"):
+            if lower not in self._first:
+                self._first[lower] = value
+            elif lower in _SINGLE:
                 raise ValueError(f"{name} is given twice")
-            seen.add(lower)
 
     @staticmethod
     def _fold(name: str) -> str:

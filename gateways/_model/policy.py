@@ -12,7 +12,7 @@ from gateways._model.handler import invoke
 from gateways._model.headers import INTERNAL
 from gateways._model.limits import Limits
 from gateways._model.response import Meter, Response, close, default_type, encode, pour
-from gateways._model.status import reason
+from gateways._model.status import REASONS, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 
 _FILE_CHUNK = 262_144
+_STATUS_LINES = {status: f"Status: {status} {phrase}\r\n" for status, phrase in REASONS.items()}
 #: nginx reads a response head into one buffer of this size by default (fastcgi_buffer_size).
 NGINX_HEAD = 4096
 
@@ -71,22 +72,23 @@ def decide(
     that would be a local redirect (RFC 3875 section 6.2.2: Apache answers with another page then), and for a head of
     more than ``max_head`` bytes.
     """
-    bodiless = response.status in (204, 304)
+    status, given = response.status, response.headers.items()
+    bodiless = status == 204 or status == 304
     has_body = not bodiless and method != "HEAD" and size != 0
     fields: list[tuple[str, str]] = []
-    empty = size == 0 or response.headers.get("content-length") == "0"
-    if response.content_type or not (bodiless or empty):
+    announced = response.headers.get("content-length") if given else None
+    if response.content_type or not (bodiless or size == 0 or announced == "0"):
         fields.append(("Content-Type", default_type(response)))
     length = size
-    for name, value in response.headers.items():
+    for name, value in given:
         lower = name.lower()
-        if lower == "content-type" or (lower == "content-length" and response.status == 204):
+        if lower == "content-type" or (lower == "content-length" and status == 204):
             continue
         if not value:
             continue  # the same as a field that is not sent (RFC 3875 section 6.3)
         if lower in INTERNAL and lower not in allowed:
             raise LocalProtocolError(f"{name} makes a web server send files: allow it by name for this listener")
-        if lower == "location" and response.status == 200:
+        if lower == "location" and status == 200:
             raise LocalProtocolError("a Location wants a status of its own: 201, or one that redirects")
         if lower == "content-length":
             length = int(value)
@@ -95,12 +97,12 @@ def decide(
             if size is not None and length != size and not left_out:
                 raise LocalProtocolError(f"Content-Length is {value}, but the body has {size} bytes")
         fields.append((name, value))
-    if size is not None and not bodiless and "content-length" not in response.headers:
+    if size is not None and not bodiless and announced is None:
         fields.append(("Content-Length", str(size)))
-    head = render_head(response.status, fields)
+    head = render_head(status, fields)
     if len(head) > max_head:
         raise LocalProtocolError(f"the response head has {len(head)} bytes, {max_head} are allowed")
-    return Answer(response.status, head, length, has_body)
+    return Answer(status, head, length, has_body)
 
 
 def render_head(status: int, fields: "Iterable[tuple[str, str]]") -> bytes:
@@ -109,9 +111,10 @@ def render_head(status: int, fields: "Iterable[tuple[str, str]]") -> bytes:
     Status comes first (busybox wants that) and is always sent: without it mod_proxy_fcgi, Caddy and h2o leave a
     redirect at 200. The fields are trusted to be valid.
     """
-    lines = [f"Status: {status} {reason(status)}"]
-    lines += [f"{name}: {value}" for name, value in fields]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+    head = _STATUS_LINES.get(status) or f"Status: {status} {reason(status)}\r\n"
+    for name, value in fields:
+        head += f"{name}: {value}\r\n"
+    return (head + "\r\n").encode("utf-8", "surrogateescape")
 
 
 def refusal(error: BaseException) -> Response:
@@ -155,7 +158,18 @@ async def respond(
     """
     try:
         response = await invoke(handler, request)
-        return await _send(response, request, sink, limits, allowed)
+        if not isinstance(response, Response):
+            raise TypeError(f"a handler gives back a Response, not {type(response).__name__}")
+        if request.role == "authorizer" and response.status == 200 and not response.authorizes:
+            # The status alone would let the request pass.
+            request.log("the authorizer answered 200, but not with Response.authorize(): denied")
+            response = response.with_status(403)
+        body: Any = response.body
+        if isinstance(body, str | bytes):
+            await _send_whole(response, encode(body), request.method, sink, limits.max_head, allowed)
+        else:
+            await _send_stream(response, request, sink, limits, allowed)
+        return response.app_status
     except Exception as error:
         if sink.committed:
             raise
@@ -171,19 +185,10 @@ async def refuse(error: BaseException, method: str, sink: "Sink") -> int:
     return response.app_status
 
 
-async def _send(
+async def _send_stream(
     response: Response, request: "Request", sink: "Sink", limits: Limits, allowed: "Collection[str]"
-) -> int:
-    if not isinstance(response, Response):
-        raise TypeError(f"a handler gives back a Response, not {type(response).__name__}")
-    if request.role == "authorizer" and response.status == 200 and not response.authorizes:
-        # The status alone would let the request pass.
-        request.log("the authorizer answered 200, but not with Response.authorize(): denied")
-        response = response.with_status(403)
+) -> None:
     body: Any = response.body
-    if isinstance(body, str | bytes):
-        await _send_whole(response, encode(body), request.method, sink, limits.max_head, allowed)
-        return response.app_status
     size = None
     if isinstance(body, os.PathLike):
         file, size = await request.run_sync(_open, response.body)
@@ -198,7 +203,6 @@ async def _send(
         await _stream(body, answer.length, sink)
     else:
         await close(body)
-    return response.app_status
 
 
 async def _send_whole(

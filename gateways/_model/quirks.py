@@ -132,4 +132,14 @@ def select(quirks: "str | Iterable[str]") -> "tuple[str, ...]":
 
 def apply(names: "tuple[str, ...]", environ: "dict[str, str]", protocol: str) -> "tuple[str, ...]":
     """Run the named repairs on merged meta-variables, in place; the names of those that mended something."""
+    # Most requests need none. A new repair may want its sign added here.
+    if (
+        "PATH_INFO" in environ
+        and environ.get("SCRIPT_NAME") != "/"
+        and "SCRIPT_FILENAME" not in environ
+        and "HTTP_CONTENT_LENGTH" not in environ
+        and "Authorization" not in environ
+        and "" not in environ
+    ):
+        return ()
     return tuple([name for name in names if REPAIRS[name][0](environ, protocol)])

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Protocol, TypeVar
 
+    from gateways._model.environ import Variables
+
     T = TypeVar("T")
 
     class Source(Protocol):
@@ -187,13 +189,15 @@ class Request:
     """
 
     __slots__ = (
+        "_as_sent",
         "_carrier",
         "_cookies",
+        "_data",
+        "_environ_as_sent",
+        "_headers",
         "_query",
         "body",
-        "data",
         "environ",
-        "environ_as_sent",
         "path",
         "protocol",
         "role",
@@ -221,38 +225,56 @@ class Request:
         self,
         environ: "dict[str, str]",
         path: str,
-        as_sent: "tuple[tuple[str, str], ...]",
+        as_sent: "Variables",
         body: Body,
         role: str,
-        data: Body,
+        data: "Body | None",
         protocol: str,
         carrier: Carrier,
     ) -> None:
         #: The meta-variables by the laws of the environment: one value a name, none of them empty but
         #: SCRIPT_NAME, PATH_INFO and QUERY_STRING, which are always there.
         self.environ = environ
-        #: What came: (name, value) in wire order, repeats kept; HTTP_PROXY alone is left out.
-        self.environ_as_sent = tuple([pair for pair in as_sent if pair[0] != "HTTP_PROXY"])
         #: The decoded path, mount and all: ``script_name + path_info``. Dots and double slashes are as sent.
         self.path = path
         #: The request body.
         self.body = body
         #: "responder", "authorizer" or "filter" (FastCGI section 6).
         self.role = role
-        #: The file a filter works on, complete like the body; empty elsewhere.
-        self.data = data
         #: The gateway protocol: "fastcgi", "scgi", "cgi" or "http".
         self.protocol = protocol
+        self._as_sent = as_sent
         self._carrier = carrier
+        # Each made when it is first asked for.
+        self._data = data
+        self._environ_as_sent: tuple[tuple[str, str], ...] | None = None
+        self._headers: RequestHeaders | None = None
         self._query: MultiMap | None = None
         self._cookies: dict[str, str] | None = None
 
     @classmethod
     def _built(cls, *parts: "Any") -> "Request":
-        """A request of parts that a transport has checked already; the arguments are those of ``_fill``."""
+        """A request of parts that a transport has checked already; the arguments are those of ``_fill``.
+
+        ``as_sent`` is a mapping or a sequence of pairs, as for ``environ.build``; ``data`` is None where there is none.
+        """
         request = cls.__new__(cls)
         request._fill(*parts)
         return request
+
+    @property
+    def environ_as_sent(self) -> "tuple[tuple[str, str], ...]":
+        """What came: (name, value) in wire order, repeats kept; HTTP_PROXY alone is left out."""
+        if self._environ_as_sent is None:
+            self._environ_as_sent = tuple([pair for pair in as_pairs(self._as_sent) if pair[0] != "HTTP_PROXY"])
+        return self._environ_as_sent
+
+    @property
+    def data(self) -> Body:
+        """The file a filter works on, complete like the body; empty elsewhere."""
+        if self._data is None:
+            self._data = in_memory(b"", None)
+        return self._data
 
     # --- the request line
 
@@ -318,7 +340,9 @@ class Request:
     @property
     def headers(self) -> RequestHeaders:
         """The header fields, by name without case."""
-        return RequestHeaders(self.environ)
+        if self._headers is None:
+            self._headers = RequestHeaders(self.environ)
+        return self._headers
 
     @property
     def cookies(self) -> "dict[str, str]":
@@ -413,9 +437,9 @@ class Request:
         environ["SCRIPT_NAME"] += prefix
         environ["PATH_INFO"] = info[len(prefix) :]
         copy = Request._built(
-            environ, self.path, self.environ_as_sent, self.body, self.role, self.data, self.protocol, self._carrier
+            environ, self.path, self._as_sent, self.body, self.role, self._data, self.protocol, self._carrier
         )
-        copy._query, copy._cookies = self._query, self._cookies
+        copy._environ_as_sent, copy._query, copy._cookies = self._environ_as_sent, self._query, self._cookies
         return copy
 
     def __eq__(self, other: object) -> bool:

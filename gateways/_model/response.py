@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _TEXT = "text/plain; charset=utf-8"
 _BYTES = "application/octet-stream"
+_NO_HEADERS = Headers()
 
 
 class Response:
@@ -58,15 +59,17 @@ class Response:
             raise ValueError(f"a response has a status from 200 to 599, not {status!r}")
         if type(app_status) is not int or not 0 <= app_status <= 0xFFFFFFFF:
             raise ValueError(f"app_status is a number from 0 to 2**32 - 1, not {app_status!r}")
-        if not _is_body(body):
+        if not isinstance(body, str) and not _is_body(body):
             raise TypeError(f"a body is text, bytes, a path, an iterable or a push callable, not {body!r}")
         self.status = status
-        self.headers = Headers(headers)
-        if content_type is not None:
+        self.headers = _NO_HEADERS if headers == () else Headers(headers)
+        if content_type is None:
+            content_type = self.headers.get("content-type")
+        else:
             check_value("content_type", content_type)
             if "content-type" in self.headers:
                 raise ValueError("the content type is given twice")
-        self.content_type = content_type if content_type is not None else self.headers.get("content-type")
+        self.content_type = content_type
         self.body = body
         self.app_status = app_status
         #: Whether it lets a request pass an authorizer: made by :meth:`authorize` alone.

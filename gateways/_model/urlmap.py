@@ -2,7 +2,7 @@
 
 from gateways._model.environ import check_mount
 from gateways._model.errors import Reject
-from gateways._model.handler import invoke
+from gateways._model.handler import awaitable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,20 +23,22 @@ class URLMap:
     ValueError for a prefix without its slash, or one given twice ("/a" and "/a/").
     """
 
-    __slots__ = ("_routes",)
+    __slots__ = ("_handlers", "_routes")
 
     def __init__(self, routes: "Mapping[str, Handler]") -> None:
         checked = [(check_mount(prefix), handler) for prefix, handler in routes.items()]
         if len({prefix for prefix, _ in checked}) != len(checked):
             raise ValueError(f"a prefix is given twice in {sorted(routes)}")
-        self._routes = sorted(checked, key=lambda route: len(route[0]), reverse=True)
+        self._handlers = dict(sorted(checked, key=lambda route: len(route[0]), reverse=True))
+        self._routes = [(prefix, awaitable(handler)) for prefix, handler in self._handlers.items()]
 
     async def __call__(self, request: "Request") -> "Response":
+        info = request.path_info
         for prefix, handler in self._routes:
-            inner = request.mounted(prefix)
+            inner = request.mounted(prefix) if info.startswith(prefix) else None
             if inner is not None:
-                return await invoke(handler, inner)
+                return await handler(inner)
         raise Reject(404)
 
     def __repr__(self) -> str:
-        return f"URLMap({dict(self._routes)!r})"
+        return f"URLMap({self._handlers!r})"

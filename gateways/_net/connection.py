@@ -1,22 +1,20 @@
-"""The life of one connection: its bytes read and turned into requests, their answers written, its deadlines kept.
+"""The life of one connection: its bytes taken and turned into requests, their answers written, its deadlines kept.
 
-A connection is read by one task at a time. That task also runs the handlers; when one of them waits, a sibling task
-takes over reading, so that a request that waits costs a task and one that does not costs none.
+Nothing here waits but for an answer to be written: a crew (:mod:`gateways._net.crew`) does that for many connections.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from gateways._model.environ import build
 from gateways._model.errors import LimitExceeded, RemoteProtocolError
 from gateways._net.exchange import DeadlineExceeded, Exchange
-from gateways._net.stream import AnyStream
+from gateways._net.stream import RECEIVE, AnyStream
 from gateways.events import (
     BodyEnded,
     BodyReceived,
@@ -30,101 +28,115 @@ from gateways.events import (
 )
 
 if TYPE_CHECKING:
+    from gateways._net.crew import Crew
     from gateways._net.serving import Service
 
 __all__ = ["Connection"]
 
-_RECEIVE = 65_536
 _TOO_MUCH_UNSENT = 262_144
 
 
 class Connection:
     """One stream and the requests on it."""
 
-    def __init__(self, service: Service, stream: AnyStream, nursery: trio.Nursery) -> None:
+    __slots__ = (
+        "_active_at",
+        "_drained",
+        "_half_closed",
+        "_lingering",
+        "_owed",
+        "_params_due",
+        "_reading",
+        "_tasks",
+        "_unsent",
+        "_watched",
+        "_write_due",
+        "_written",
+        "closed",
+        "crew",
+        "exchanges",
+        "gone",
+        "protocol",
+        "service",
+        "stream",
+    )
+
+    def __init__(self, service: Service, stream: AnyStream, crew: Crew) -> None:
         self.service = service
         self.stream = stream
-        self._nursery = nursery
+        self.crew = crew
         self.protocol = service.protocol.connect(
             stream, limits=service.limits, roles=service.roles.offered, strict=service.listen.strict
         )
         self.exchanges: dict[int, Exchange] = {}
         #: The peer has left, or cannot be written to: nothing needs to be sent any more.
         self.gone = False
-        self._ready: deque[Exchange] = deque()
-        self._tasks = 1
+        #: The stream is closed.
+        self.closed = False
+        #: Tasks that write what could not be sent at once, for no handler.
+        self._tasks = 0
         self._reading = True
+        #: Whether the crew watches this connection: it wants to be read, and there is room.
+        self._watched = False
         self._half_closed = False
         self._lingering: float | None = None
         self._drained = 0
         self._owed = False
-        self._room: trio.Event | None = None
         self._unsent = bytearray()
-        self._writing = False
-        self._written = trio.Event()
+        #: Set when the task that writes has come to an end; None while no task does.
+        self._written: trio.Event | None = None
         self._write_due: float | None = None
+        #: When something last came in, or an answer ended.
+        self._active_at = trio.current_time()
         #: When the variables of a request have to be in, by its id; 0 for bytes that tell of no request yet. A
         #: connection that says nothing at all is as slow as one that never comes to the end of its variables.
         self._params_due = {0: self.deadline(service.limits.params_timeout)}
-        self._idle_due: float | None = None
 
     @staticmethod
     def deadline(seconds: float | None) -> float:
         """The moment that many seconds from now."""
         return float("inf") if seconds is None else trio.current_time() + seconds
 
-    # --- tasks
+    # --- what fails here ends this connection and no other
 
-    async def run(self) -> None:
-        """A task of the connection: read and run handlers until one of them waits or the connection is over."""
-        await self._confine(self._lead)
-
-    async def _confine(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do the work of one task; what fails there ends this connection and no other."""
+    @contextmanager
+    def confining(self) -> Generator[None]:
+        """Keep a bug of ours from the other connections."""
         try:
-            await work()
+            yield
         except Exception:
             self.break_down()
-        finally:
-            self._leave()
 
     def break_down(self) -> None:
-        """Give the connection up for the exception that is being handled: a bug of ours, whatever it is, that must
-        not reach the other connections."""
+        """Give the connection up for the exception that is being handled: a bug of ours, whatever it is."""
         self.service.log.exception("%s: internal error", self.service.where)
         self._lose()
 
-    def _leave(self) -> None:
-        """One task less; the last one closes the stream."""
-        self._tasks -= 1
-        if not self._tasks:
-            self.stream.close()
-            for exchange in self.exchanges.values():  # cancelled before they could begin
+    def abandon(self) -> None:
+        """Nobody reads any more: the server stops. Running handlers may still say goodbye."""
+        for exchange in list(self.exchanges.values()):
+            if exchange.scope is None:  # it has not begun, and never will
                 exchange.discard()
+                del self.exchanges[exchange.stream_id]
+        if not self.exchanges:
+            self._unsent.clear()
+        self._stop_reading()
+
+    def _close_when_done(self) -> None:
+        """Close the stream when nothing is to come from it, and nothing to go out on it."""
+        if not (self._reading or self.exchanges or self._tasks or self._unsent or self.closed):
+            self.closed = True
+            self.stream.close()
+            self.crew.forget(self)
             self.service.forget(self)
 
-    async def _lead(self) -> None:
-        while True:
-            while self._ready:
-                exchange = self._ready.popleft()
-                if not exchange.begin():
-                    self._tasks += 1
-                    self._nursery.start_soon(self.run)
-                    await exchange.rest()
-                    await self._settle()
-                    return
-                await self._settle()
-            if not self._reading:
-                return
-            await self._read()
-
-    async def _settle(self) -> None:
-        """After an answer: get it out, and close when it was the last."""
+    def settle(self) -> None:
+        """After an answer: see to it that it gets out, and close when it was the last."""
         if self._unsent:
-            await self.flushed()
-        if self.exchanges or self._ready or self._lingering is not None:
-            return
-        if self.protocol.broken:
+            self.write_in_background()
+        elif self.exchanges or self._lingering is not None:
+            pass
+        elif self.protocol.broken:
             self._lose()
         elif self.gone:
             self._stop_reading()
@@ -134,22 +146,29 @@ class Connection:
     def _say_goodbye(self) -> None:
         """Close in such a way that unread input does not turn the answer into a reset: end writing, then read on
         for a while (Go issue 4183, php's fcgi_close)."""
+        if not self._reading or (not self._owed and self.stream.nothing_unread()):
+            self._stop_reading()
+            return
         self._lingering = self.deadline(self.service.limits.drain_timeout)
         self.stream.end_writing()
-        self.make_room()
-        if not self._reading:
-            self.stream.close()
+        self.mind_reading()
 
     # --- reading
 
-    async def _read(self) -> None:
-        if len(self._unsent) > _TOO_MUCH_UNSENT:
-            await self.flushed()
-        while self._must_wait():
-            self._room = trio.Event()
-            await self._room.wait()
-            self._room = None
-        data = await self.stream.receive(_RECEIVE)
+    def read(self) -> None:
+        """Take what has come in, from a stream that can be asked."""
+        try:
+            data = self.stream.receive_nowait(RECEIVE)
+            if data is not None:
+                self.take(data)
+        except Exception:
+            self.break_down()
+
+    def take(self, data: bytes) -> None:
+        """Take bytes from the peer; ``b""`` is the end of the stream."""
+        self._active_at = trio.current_time()
+        if not self._reading:
+            return
         if self._lingering is not None:
             self._drained += len(data)
             # A web server that is still sending the body of an answered request has to be heard out: nginx and Apache
@@ -161,13 +180,30 @@ class Connection:
             self._end_of_stream()
             return
         for event in self.protocol.receive_data(data):
-            self._take(event)
+            _ON[type(event)](self, event)
         answers = self.protocol.data_to_send()
         if answers:
             self.send(answers)
-        self._mind_time()
-        if not self._ready:
-            await self._settle()
+        expecting = self.protocol.expecting
+        if expecting or self._params_due:
+            self._mind_params(expecting)
+        if not self.exchanges:
+            self.settle()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def mind_reading(self) -> None:
+        """Have the stream watched while there is room for what it brings."""
+        wanted = (
+            self._reading and (not self.exchanges or not self._must_wait()) and len(self._unsent) <= _TOO_MUCH_UNSENT
+        )
+        if wanted is not self._watched:
+            self._watched = wanted
+            if wanted:
+                self.crew.watch(self)
+            else:
+                self.crew.unwatch(self)
 
     def _must_wait(self) -> bool:
         """Back-pressure: a request alone on its connection may fill its buffer and no more. With siblings it spills,
@@ -177,18 +213,13 @@ class Connection:
         [exchange] = self.exchanges.values()
         inboxes = (exchange.inbox, exchange.data_inbox)
         if self.protocol.shared:
-            return any(inbox.full and not inbox.has_room_for(_RECEIVE) for inbox in inboxes)
+            return any(inbox.full and not inbox.has_room_for(RECEIVE) for inbox in inboxes)
         return any(inbox.full for inbox in inboxes)
-
-    def make_room(self) -> None:
-        """Reading may go on."""
-        if self._room is not None:
-            self._room.set()
 
     def _stop_reading(self) -> None:
         self._reading = False
-        if self._lingering is not None or not self.exchanges:
-            self.stream.close()
+        self.mind_reading()
+        self._close_when_done()
 
     def _end_of_stream(self) -> None:
         complete = all(exchange.inbox.ended and exchange.data_inbox.ended for exchange in self.exchanges.values())
@@ -196,39 +227,51 @@ class Connection:
         if waits or (self._unsent and not self.exchanges):
             # It has said all it wants to say and waits for the answer; or the answer is on its way out already.
             self._half_closed = True
-            self._reading = False
-            return
-        self.gone = True
-        for event in self.protocol.receive_data(b""):
-            self._take(event)
+        else:
+            self.gone = True
+            for event in self.protocol.receive_data(b""):
+                _ON[type(event)](self, event)
         self._stop_reading()
 
-    def _take(self, event: Event) -> None:
-        match event:
-            case RequestReceived():
-                self._receive_request(event)
-            case BodyReceived(stream_id, data):
-                if stream_id in self.exchanges:
-                    self.exchanges[stream_id].inbox.put(data)
-            case BodyEnded(stream_id):
-                if stream_id in self.exchanges:
-                    self.exchanges[stream_id].inbox.end()
-            case DataReceived(stream_id, data):
-                if stream_id in self.exchanges:
-                    self.exchanges[stream_id].data_inbox.put(data)
-            case DataEnded(stream_id):
-                if stream_id in self.exchanges:
-                    self.exchanges[stream_id].data_inbox.end()
-            case RequestAborted(stream_id):
-                if stream_id in self.exchanges:
-                    self.exchanges[stream_id].cancel(nobody_waits=True)
-            case RequestRefused(stream_id, _, error):
-                self._open(stream_id, error)
-            case ConnectionFailed(error):
-                self.service.complain(str(error))
-                self._abort_all()
+    # --- events
 
-    def _receive_request(self, event: RequestReceived) -> None:
+    def _on_body(self, event: BodyReceived) -> None:
+        exchange = self.exchanges.get(event.stream_id)
+        if exchange is not None:
+            exchange.inbox.put(event.data)
+            if exchange.inbox.full:
+                self.mind_reading()
+
+    def _on_body_end(self, event: BodyEnded) -> None:
+        exchange = self.exchanges.get(event.stream_id)
+        if exchange is not None:
+            exchange.inbox.end()
+
+    def _on_data(self, event: DataReceived) -> None:
+        exchange = self.exchanges.get(event.stream_id)
+        if exchange is not None:
+            exchange.data_inbox.put(event.data)
+            if exchange.data_inbox.full:
+                self.mind_reading()
+
+    def _on_data_end(self, event: DataEnded) -> None:
+        exchange = self.exchanges.get(event.stream_id)
+        if exchange is not None:
+            exchange.data_inbox.end()
+
+    def _on_abort(self, event: RequestAborted) -> None:
+        exchange = self.exchanges.get(event.stream_id)
+        if exchange is not None:
+            exchange.cancel(nobody_waits=True)
+
+    def _on_refusal(self, event: RequestRefused) -> None:
+        self._open(event.stream_id, event.error)
+
+    def _on_failure(self, event: ConnectionFailed) -> None:
+        self.service.complain(str(event.error))
+        self._abort_all()
+
+    def _on_request(self, event: RequestReceived) -> None:
         service = self.service
         try:
             environ, path, repairs = build(event.environ, self.protocol.name, service.rules)
@@ -241,22 +284,26 @@ class Connection:
         exchange.make_request(environ, path, event.environ, event.role)
 
     def _open(self, stream_id: int, error: RemoteProtocolError | None, *, expects_data: bool = False) -> Exchange:
-        exchange = Exchange(self, stream_id, expects_data=expects_data)
+        exchange = Exchange(self, stream_id, self._active_at, expects_data=expects_data)
         exchange.refusal = error
         self.exchanges[stream_id] = exchange
-        self._ready.append(exchange)
-        # What is half read now is not what was half read before.
-        self._params_due.pop(stream_id, None)
-        self._params_due.pop(0, None)
+        self.crew.ready.append(exchange)
+        if self._params_due:
+            # What is half read now is not what was half read before.
+            self._params_due.pop(stream_id, None)
+            self._params_due.pop(0, None)
+        if len(self.exchanges) > 1 and not self._watched:
+            self.mind_reading()
         return exchange
 
     def exchange_over(self, exchange: Exchange) -> None:
         """An answer has been handed over, or nobody wants it any more."""
         self.exchanges.pop(exchange.stream_id, None)
         self._owed = exchange.owed
+        if exchange.scope is not None:
+            self._active_at = trio.current_time()  # it has waited
         self.service.log_access(exchange)
-        self.make_room()
-        self._mind_time()
+        self.mind_reading()
 
     def _abort_all(self) -> None:
         for exchange in self.exchanges.values():
@@ -269,7 +316,9 @@ class Connection:
         self._write_due = None
         self._abort_all()
         self._reading = False
+        self.mind_reading()
         self.stream.reset()
+        self._close_when_done()
 
     # --- writing
 
@@ -279,27 +328,35 @@ class Connection:
             return
         if self._unsent:
             self._unsent += data
+            self.mind_reading()
             return
-        sent = self.stream.send_nowait(data)
+        try:
+            sent = self.stream.send_nowait(data)
+        except Exception:
+            self.break_down()
+            return
+        if sent == len(data):
+            return
         if sent < 0:
             self._lose()
-        elif sent < len(data):
+        else:
             self._unsent += data[sent:]
+            self.mind_reading()
             self._write_due = self.deadline(self.service.limits.write_timeout)
 
     async def flushed(self) -> None:
         """Wait until everything is sent or the peer is gone. Cancelled, it leaves the rest for the next caller."""
         while self._unsent:
-            if self._writing:
+            if self._written is not None:
                 await self._written.wait()
                 continue
-            self._writing = True
+            self._written = written = trio.Event()
             try:
                 await self._write()
             finally:
-                self._writing = False
-                self._written.set()
-                self._written = trio.Event()
+                self._written = None
+                written.set()
+                self.mind_reading()
 
     async def _write(self) -> None:
         while self._unsent:
@@ -315,27 +372,31 @@ class Connection:
                 self._write_due = None
 
     def write_in_background(self) -> None:
-        """See to it that what could not be sent at once is sent while the handler waits."""
-        if self._unsent and not self._writing:
+        """See to it that what could not be sent at once is sent although no handler waits for that."""
+        if self._unsent and self._written is None and not self._tasks:
             self._tasks += 1
-            self._nursery.start_soon(self._confine, self.flushed)
+            self.crew.nursery.start_soon(self._write_out)
+
+    async def _write_out(self) -> None:
+        with self.confining():
+            try:
+                await self.flushed()
+            finally:
+                self._tasks -= 1
+                self._close_when_done()
+            self.settle()
 
     # --- time
 
-    def _mind_time(self) -> None:
-        limits, expecting = self.service.limits, self.protocol.expecting
-        if expecting:
-            before = self._params_due
-            # The time runs from the first byte, which told of no request yet.
-            new = before.get(0) or self.deadline(limits.params_timeout)
-            self._params_due = {stream_id: before.get(stream_id, new) for stream_id in expecting}
-        elif self._params_due:
-            self._params_due = {}
-        idle = not self.exchanges and not expecting
-        self._idle_due = self.deadline(limits.idle_timeout) if idle else None
+    def _mind_params(self, expecting: Collection[int]) -> None:
+        before = self._params_due
+        # The time runs from the first byte, which told of no request yet.
+        new = before.get(0) or self.deadline(self.service.limits.params_timeout)
+        self._params_due = {stream_id: before.get(stream_id, new) for stream_id in expecting}
 
     def sweep(self, now: float) -> None:
         """See whether any deadline has passed."""
+        limits = self.service.limits
         if self._lingering is not None:
             if now > self._lingering:
                 self._stop_reading()
@@ -347,20 +408,23 @@ class Connection:
         elif self._params_due and now > min(self._params_due.values()):
             self.service.complain("a request did not come to the end of its variables in time")
             self._lose()
-        elif self._idle_due is not None and now > self._idle_due and not self._unsent:
+        elif self.exchanges:
+            if not self._watched and self.stream.peer_gone():
+                self._lose()
+            else:
+                self._sweep_exchanges(now)
+        elif limits.idle_timeout is None or self._params_due or self._unsent:
+            pass
+        elif now - self._active_at > limits.idle_timeout:
             self._say_goodbye()
-        elif self.exchanges and (self._half_closed or self._room is not None) and self.stream.peer_gone():
-            self._lose()
-        else:
-            self._sweep_exchanges(now)
 
     def _sweep_exchanges(self, now: float) -> None:
         limits = self.service.limits
         for exchange in list(self.exchanges.values()):
             if now > exchange.goodbye_due:
                 exchange.goodbye_due = float("inf")
-                self._tasks += 1
-                self._nursery.start_soon(self._confine, partial(self._part, exchange))
+                exchange.part()
+                self.settle()
                 continue
             for inbox in (exchange.inbox, exchange.data_inbox):
                 since = inbox.waiting_since
@@ -370,12 +434,21 @@ class Connection:
                 late = f"the request took more than {limits.request_timeout} seconds"
                 exchange.cancel(nobody_waits=False, error=DeadlineExceeded(late, status=504))
 
-    async def _part(self, exchange: Exchange) -> None:
-        exchange.part()
-        await self._settle()
-
     def drain(self) -> None:
         """The server is stopping: close unless an answer is owed, or on its way, or a request is half read."""
         busy = self.exchanges or self._unsent or self.protocol.expecting
         if not busy and self._lingering is None:
             self._say_goodbye()
+
+
+#: What becomes of each kind of event.
+_ON: dict[type[Event], Callable[[Connection, Any], None]] = {
+    RequestReceived: Connection._on_request,
+    RequestRefused: Connection._on_refusal,
+    BodyReceived: Connection._on_body,
+    BodyEnded: Connection._on_body_end,
+    DataReceived: Connection._on_data,
+    DataEnded: Connection._on_data_end,
+    RequestAborted: Connection._on_abort,
+    ConnectionFailed: Connection._on_failure,
+}

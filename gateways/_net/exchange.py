@@ -17,11 +17,12 @@ from gateways._model.errors import GatewayError, LocalProtocolError, RemoteProto
 from gateways._model.handler import Resumed, drive
 from gateways._model.policy import NGINX_HEAD, Answer, ExcessBody, refuse, respond
 from gateways._model.request import Body, Carrier, Request, content_length, data_length
-from gateways._net.inbox import Inbox
+from gateways._net.inbox import NOTHING, Inbox
 from gateways._net.lines import printable
 
 if TYPE_CHECKING:
     from gateways._net.connection import Connection
+    from gateways.events import Variables
 
 __all__ = ["DeadlineExceeded", "Exchange", "ServerStopping"]
 
@@ -54,124 +55,145 @@ def _parted(error: BaseException) -> tuple[BaseException | None, BaseException |
 
 
 class Exchange(Carrier):
-    """One request and its answer. Begun in the task of the connection, finished wherever that waits."""
+    """One request and its answer. Begun by the leader of a crew, finished in the same task if it waits."""
 
-    def __init__(self, connection: Connection, stream_id: int, *, expects_data: bool) -> None:
+    # What most requests never change stands here, so that it need not be set for each.
+
+    #: What a handler that waits is cancelled by; None before it does.
+    scope: trio.CancelScope | None = None
+    request: Request | None = None
+    refusal: RemoteProtocolError | None = None
+    committed = False
+    #: The status and the number of body bytes that were sent, for the access log.
+    status = 0
+    sent = 0
+    #: Whether, when the answer had ended, there was more of the request to come.
+    owed = False
+    #: When a handler that was cancelled has had the time to come to its end.
+    goodbye_due = float("inf")
+    data_inbox = NOTHING
+    _stopped_by: RemoteProtocolError | None = None
+    _nobody_waits = False
+    _head = b""
+    _gathered = 0
+    _over = False
+    _error: BaseException | None = None
+    _coroutine: Coroutine[Any, Any, None]
+    _trap: Any
+    _task: trio.lowlevel.Task
+    _context: contextvars.Context
+
+    def __init__(self, connection: Connection, stream_id: int, now: float, *, expects_data: bool) -> None:
         limits = connection.service.limits
         self.connection = connection
         self.stream_id = stream_id
-        self.scope = trio.CancelScope()
-        self.inbox = Inbox(limits.body_buffer, limits.max_spool, connection.make_room)
-        self.data_inbox = Inbox(limits.body_buffer, limits.max_spool, connection.make_room)
-        if not expects_data:
-            self.data_inbox.end()
-        self.request: Request | None = None
-        self.refusal: RemoteProtocolError | None = None
-        self.committed = False
-        self.started_at = trio.current_time()
-        #: The status and the number of body bytes that were sent, for the access log.
-        self.status = 0
-        self.sent = 0
-        #: Whether, when the answer had ended, there was more of the request to come.
-        self.owed = False
-        #: When a handler that was cancelled has had the time to come to its end.
-        self.goodbye_due = float("inf")
-        self._stopped_by: RemoteProtocolError | None = None
-        self._nobody_waits = False
-        self._head = b""
+        self.started_at = now
+        self.inbox = Inbox(limits.body_buffer, limits.max_spool, connection.mind_reading)
+        if expects_data:
+            self.data_inbox = Inbox(limits.body_buffer, limits.max_spool, connection.mind_reading)
         self._chunks: list[bytes] = []
-        self._gathered = 0
-        self._over = False
-        self._coroutine: Coroutine[Any, Any, None]
-        self._trap: Any = None
-        self._task: trio.lowlevel.Task
-        self._context = contextvars.copy_context()
 
-    def make_request(self, environ: dict[str, str], path: str, pairs: tuple[tuple[str, str], ...], role: str) -> None:
+    def make_request(self, environ: dict[str, str], path: str, as_sent: Variables, role: str) -> None:
         """Put the Request together from parts that have been checked."""
         max_read = self.connection.service.limits.max_read
         body = Body(self.inbox, content_length(environ), max_read=max_read)
-        data = Body(self.data_inbox, data_length(environ) if role == "filter" else 0, max_read=max_read)
-        protocol = self.connection.protocol.name
-        self.request = Request._built(environ, path, pairs, body, role, data, protocol, self)
+        data = Body(self.data_inbox, data_length(environ), max_read=max_read) if role == "filter" else None
+        self.request = Request._built(environ, path, as_sent, body, role, data, self.connection.protocol.name, self)
 
     # --- running
 
-    def begin(self) -> bool:
-        """Run the handler up to its first wait; whether that was the end. If not, :meth:`rest` has to follow."""
-        self._task = trio.lowlevel.current_task()
+    def begin(self, scope: trio.CancelScope) -> bool:
+        """Run the handler up to its first wait; whether that was the end. If not, ``scope`` is the request's from now
+        on, and :meth:`rest` has to follow.
+        """
+        if self._nobody_waits or self._stopped_by is not None:
+            self.conclude_cancelled()
+            return True
         self._coroutine = self._run()
+        self._context = contextvars.copy_context()
         try:
             # Whatever it yields is for trio to judge: None is what ``await asyncio.sleep(0)`` waits for.
             self._trap = self._context.run(self._coroutine.send, None)
         except StopIteration:
             return True
+        except BaseException as error:
+            self._error = error  # raised by rest()
+        self._task = trio.lowlevel.current_task()
+        self.scope = scope
+        if self._nobody_waits or self._stopped_by is not None:
+            scope.cancel()
         return False
 
     async def rest(self) -> None:
         """Go on from the first wait to the end, in the same task."""
+        if self._error is not None:
+            raise self._error
         await Resumed(self._coroutine, self._trap, self._before_wait, self._context)
 
     def cancel(self, *, nobody_waits: bool, error: RemoteProtocolError | None = None) -> None:
         """Cancel the handler: because nobody waits for its answer, or because of an error that is the answer."""
         self._nobody_waits = self._nobody_waits or nobody_waits
         self._stopped_by = self._stopped_by or error
-        if not self.scope.cancel_called:
+        if self.scope is not None and not self.scope.cancel_called:
             self.goodbye_due = self.connection.deadline(self.connection.service.limits.goodbye_timeout)
-        self.scope.cancel()
+            self.scope.cancel()
 
     def part(self) -> None:
         """End the request although its handler, cancelled, does not come to its end. Nothing that it still sends goes
         anywhere."""
         self.connection.service.log.warning("%s: the handler goes on although it was cancelled", self.describe())
         self._task = trio.lowlevel.current_task()  # who speaks for it from now on
-        self._conclude_cancelled()
+        self.conclude_cancelled()
 
     async def _run(self) -> None:
-        if self.scope.cancel_called:
-            self._conclude_cancelled()
-            return
-        try:
-            with self.scope:
-                self._conclude(await self._answer())
-                return
-        except BaseException as error:
-            failure, other = _parted(error)
-            if failure is not None and (other is not None or self._unanswerable):
-                self.report(failure)
-            if other is None:
-                self._conclude_broken(error)
-                return
-            # Cancelled from outside: the server stops. What can be said in a moment is said.
-            self._conclude_broken(ServerStopping("the server is stopping", status=503))
-            goodbye = self.connection.deadline(self.connection.service.limits.goodbye_timeout)
-            with trio.CancelScope(shield=True, deadline=goodbye):
-                await self.connection.flushed()
-            if failure is None:
-                raise
-            raise other from None
+        """Have the request answered, and conclude the answer."""
+        service = self.connection.service
+        if self.request is None:
+            status = await refuse(self.refusal or GatewayError("no request"), "GET", self)
         else:
-            self._conclude_cancelled()
+            allowed = service.listen.allow_headers
+            status = await respond(service.roles, self.request, self, limits=service.limits, allowed=allowed)
+        self._conclude(status)
+
+    async def fail(self, error: BaseException) -> None:
+        """See to an error that the handler, or the whole server, has ended with. Raises what concerns the server."""
+        failure, other = _parted(error)
+        if failure is not None and (other is not None or self._unanswerable):
+            self.report(failure)
+        if other is None:
+            self._conclude_broken(error)
+            return
+        # Cancelled from outside: the server stops. What can be said in a moment is said.
+        self._conclude_broken(ServerStopping("the server is stopping", status=503))
+        goodbye = self.connection.deadline(self.connection.service.limits.goodbye_timeout)
+        with trio.CancelScope(shield=True, deadline=goodbye):
+            await self.connection.flushed()
+        if failure is None:
+            raise error
+        raise other from None
 
     @property
     def _unanswerable(self) -> bool:
         """Whether an error can no longer become an answer, so that nothing but the log tells of it."""
         return self._over or self.committed or self._nobody_waits or self.connection.gone
 
-    async def _answer(self) -> int:
-        service = self.connection.service
-        if self.request is None:
-            return await refuse(self.refusal or GatewayError("no request"), "GET", self)
-        allowed = service.listen.allow_headers
-        return await respond(service.roles, self.request, self, limits=service.limits, allowed=allowed)
-
     def _conclude(self, app_status: int) -> None:
         """The answer is complete: send what is left of it and its end in one piece."""
-        self._finish(self._frames() + self.connection.protocol.end(self.stream_id, app_status))
-
-    def _conclude_cancelled(self) -> None:
+        protocol = self.connection.protocol
         if self._over:
-            pass  # parted from its handler
+            return  # parted from its handler
+        if self._head:
+            body = b"".join(self._chunks)
+            self.sent += len(body)
+            self.committed = True
+            self._finish(protocol.answer(self.stream_id, self._head, body, app_status))
+        else:
+            self._finish(self._frames() + protocol.end(self.stream_id, app_status))
+
+    def conclude_cancelled(self) -> None:
+        """The handler was cancelled, and has come to its end unless there was nothing to begin."""
+        if self._over:
+            pass  # it was faster, or is parted from its handler
         elif self._nobody_waits:
             self._finish(b"" if self.connection.gone else self.connection.protocol.end(self.stream_id, 0))
         else:
@@ -181,7 +203,7 @@ class Exchange(Carrier):
         """The answer broke: a clean error while that is possible, else as visibly as the protocol can."""
         protocol = self.connection.protocol
         if self._over or self._nobody_waits:
-            self._conclude_cancelled()
+            self.conclude_cancelled()
         elif self.connection.gone:
             self._finish(b"")
         elif not self.committed:
@@ -196,16 +218,26 @@ class Exchange(Carrier):
     def _finish(self, last: bytes) -> None:
         self._over = True
         self.owed = not (self.inbox.ended and self.data_inbox.ended)
-        self.inbox.close()
-        self.data_inbox.close()
+        self.discard()
         if last:
             self.connection.send(last)
         self.connection.exchange_over(self)
+        if self.scope is None:
+            # The request knows us as its carrier: let them not keep each other until the garbage is collected.
+            self.request = None
+
+    def break_down(self) -> None:
+        """Give the whole connection up for a bug of ours, the exception that is being handled."""
+        self._over = True
+        self.discard()
+        self.connection.exchanges.pop(self.stream_id, None)
+        self.connection.break_down()
 
     def discard(self) -> None:
         """Let go of what an exchange holds that never came to its end."""
         self.inbox.close()
-        self.data_inbox.close()
+        if self.data_inbox is not NOTHING:
+            self.data_inbox.close()
 
     # --- the sink of the policy
 
@@ -229,7 +261,7 @@ class Exchange(Carrier):
         self._chunks.append(data)
         self._gathered += len(data)
         # Only the handler's own task is seen to wait (_before_wait); tasks that it has started are not.
-        if self._gathered >= _FLUSH_AT or trio.lowlevel.current_task() is not self._task:
+        if self._gathered >= _FLUSH_AT or (self.scope is not None and trio.lowlevel.current_task() is not self._task):
             self._flush()
             await self.connection.flushed()
             await trio.lowlevel.checkpoint()

@@ -10,7 +10,7 @@ import trio
 
 from gateways._model.errors import GatewayError, LimitExceeded
 
-__all__ = ["Inbox"]
+__all__ = ["NOTHING", "Inbox"]
 
 #: Pieces smaller than this many bytes are put together: each for itself would take many times its size in memory.
 _CRUMB = 4096
@@ -68,6 +68,7 @@ class Inbox:
 
     __slots__ = (
         "_chunks",
+        "_closed",
         "_ended",
         "_error",
         "_max_spool",
@@ -87,6 +88,7 @@ class Inbox:
         self._on_room = on_room
         self._spool: _Spool | None = None
         self._ended = False
+        self._closed = False
         self._error: GatewayError | None = None
         self._waiter: trio.Event | None = None
         #: Since when (trio's clock, seconds) the handler has been waiting for data; None when it is not.
@@ -153,8 +155,10 @@ class Inbox:
     def close(self) -> None:
         """The request is over. A worker thread that it has left behind must not take this for the end of the body,
         nor wait for ever."""
-        self._ended = True
-        self.fail(self._error or GatewayError("the request is over, and its body with it"))
+        self._ended = self._closed = True
+        if self._chunks or self._spool is not None:
+            self._drop()
+        self._wake()
 
     def _drop(self) -> None:
         self._chunks.clear()
@@ -178,6 +182,8 @@ class Inbox:
                 raise self._error
             if self._spool is not None:
                 return self._take_spooled(self._spool, max_bytes)
+            if self._closed:
+                raise GatewayError("the request is over, and its body with it")
             if self._ended:
                 return b""
             if self._waiter is not None:
@@ -209,3 +215,8 @@ class Inbox:
     def receive_blocking(self, max_bytes: int) -> bytes:
         """The same for a worker thread of trio's. Raises GatewayError once the request is over."""
         return trio.from_thread.run(self.receive, max_bytes)
+
+
+#: What a request gets nothing through that has no such stream.
+NOTHING = Inbox(0, 0, lambda: None)
+NOTHING.end()

@@ -22,6 +22,7 @@ from gateways._model.request import Request
 from gateways._model.response import Response
 from gateways._net.address import Listen, Listener, open_listeners
 from gateways._net.connection import Connection
+from gateways._net.crew import Crew, LoneCrew, SharedCrew
 from gateways._net.exchange import Exchange
 from gateways._net.lines import printable
 from gateways._net.stream import AnyStream, SocketStream, TrioStream
@@ -29,7 +30,6 @@ from gateways.events import ServerConnection
 
 __all__ = ["Protocol", "Service", "serve", "serve_stream"]
 
-_ACCEPT_BATCH = 64
 #: accept(2): that one connection is lost, the next may be fine.
 _LOST = (errno.ECONNABORTED, errno.EPERM)
 
@@ -55,6 +55,45 @@ class Protocol:
 
 async def _not_started(request: Request) -> Response:
     raise Reject(503)
+
+
+class _Door:
+    """A listener as the leader of a crew sees it: accepts one connection each time it is ready.
+
+    ``shut`` is set when that cannot go on: there are enough connections, or there was ``trouble``.
+    """
+
+    def __init__(self, service: Service, listener: Listener, crew: Crew) -> None:
+        self.shut = trio.Event()
+        self.trouble = ""
+        self._service = service
+        self._listener = listener
+        self._crew = crew
+        crew.watch(self)
+
+    def fileno(self) -> int:
+        return self._listener.socket.fileno()
+
+    def close(self) -> None:
+        """Accept no more."""
+        if not self.shut.is_set():
+            self.shut.set()
+            self._crew.unwatch(self)
+
+    def read(self) -> None:
+        if self._service.room <= 0:
+            self.close()
+            return
+        try:
+            connected, peer = self._listener.socket.accept()
+        except BlockingIOError:
+            pass  # another process, or the peer's second thoughts, were faster
+        except OSError as error:
+            if error.errno not in _LOST:
+                self.trouble = error.strerror or str(error)
+                self.close()
+        else:
+            self._service.welcome(connected, peer, self._crew)
 
 
 class Service:
@@ -86,6 +125,7 @@ class Service:
         self.log = log or logging.getLogger("gateways")
         self.access = self.log.getChild("access")
         self.connections: set[Connection] = set()
+        self._crew: Crew | None = None
         self.draining = False
         self._wanting_fewer = trio.lowlevel.ParkingLot()
         self._noted: set[str] = set()
@@ -96,38 +136,54 @@ class Service:
 
     def start(self, stream: AnyStream, nursery: trio.Nursery) -> None:
         """Serve a stream in the background."""
-        connection = Connection(self, stream, nursery)
+        if stream.fileno() < 0:
+            lone = LoneCrew(self, nursery)
+            lone.connection = self._connect(stream, lone)
+            lone.connection.mind_reading()
+            lone.start()
+        else:
+            crew = self._crew
+            self._connect(stream, self.staff(nursery) if crew is None or crew.disbanded else crew).mind_reading()
+
+    def _connect(self, stream: AnyStream, crew: Crew) -> Connection:
+        connection = Connection(self, stream, crew)
         self.connections.add(connection)
-        nursery.start_soon(connection.run)
+        return connection
+
+    def staff(self, nursery: trio.Nursery) -> Crew:
+        """Have tasks that serve the streams to come."""
+        self._crew = SharedCrew(self, nursery)
+        self._crew.start()
+        return self._crew
 
     def forget(self, connection: Connection) -> None:
         """A connection is over."""
         self.connections.discard(connection)
-        self._wanting_fewer.unpark_all()
+        if self._wanting_fewer:
+            self._wanting_fewer.unpark_all()
 
     async def accept(self, listener: Listener, nursery: trio.Nursery) -> None:
-        """Accept connections for ever, in batches; survive the want of descriptors and memory."""
+        """Have connections accepted for ever; survive the want of descriptors and memory."""
+        crew = self._crew or self.staff(nursery)
         while True:
-            while self._room <= 0:
+            while self.room <= 0:
                 await self._wanting_fewer.park()
+            door = _Door(self, listener, crew)
             try:
-                await trio.lowlevel.wait_readable(listener.socket)
-                # Counted after the wait: a service may have several listeners.
-                for _ in range(min(self._room, _ACCEPT_BATCH)):
-                    connected, peer = listener.socket.accept()
-                    self._welcome(connected, peer, nursery)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                if error.errno not in _LOST:
-                    self.complain(f"cannot accept connections: {error.strerror}; trying again", most=1)
-                    await trio.sleep(0.1)
+                await door.shut.wait()
+            finally:
+                door.close()
+            if door.trouble:
+                self.complain(f"cannot accept connections: {door.trouble}; trying again", most=1)
+                await trio.sleep(0.1)
 
     @property
-    def _room(self) -> int:
+    def room(self) -> int:
+        """How many connections more may be accepted."""
         return self.limits.max_connections - len(self.connections)
 
-    def _welcome(self, connected: socket.socket, peer: tuple[Any, ...] | str, nursery: trio.Nursery) -> None:
+    def welcome(self, connected: socket.socket, peer: tuple[Any, ...] | str, crew: Crew) -> None:
+        """Serve a connection that was accepted. For the leader of the crew, who begins what it brings at once."""
         allowed = self.listen.allow_from
         # A socket for both families names an IPv4 peer ::ffff:192.0.2.1.
         host = str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else None
@@ -136,9 +192,15 @@ class Service:
             self.complain(f"refused a connection from {host or 'a unix socket'}: it is not among those allowed")
             return
         try:
-            self.start(SocketStream(connected), nursery)
+            stream = SocketStream(connected)
         except OSError:
             connected.close()  # gone between accept and now
+            return
+        connection = self._connect(stream, crew)
+        # What the web server has to say is often there already. Then it need not be watched, unless it stays.
+        connection.read()
+        if not connection.exchanges:
+            connection.mind_reading()
 
     # --- time
 
@@ -159,7 +221,10 @@ class Service:
             await trio.sleep(pause)
             now = trio.current_time()
             for connection in list(self.connections):
-                connection.sweep(now)
+                try:
+                    connection.sweep(now)
+                except Exception:
+                    connection.break_down()
 
     def drain(self) -> None:
         """Let every connection end after the answers it owes."""
@@ -254,6 +319,7 @@ async def serve(
             service.where = " ".join([listener.address for listener in opened])
         async with trio.open_nursery() as nursery:
             for service in services:
+                service.staff(nursery)
                 nursery.start_soon(service.sweep)
             async with trio.open_nursery() as acceptors:
                 for service, listener in listeners:

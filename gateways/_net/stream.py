@@ -15,7 +15,10 @@ import trio
 
 from gateways._net.address import describe
 
-__all__ = ["AnyStream", "PipeStream", "SocketStream", "TrioStream"]
+__all__ = ["RECEIVE", "AnyStream", "PipeStream", "SocketStream", "TrioStream"]
+
+#: Bytes that are read at a time.
+RECEIVE = 65_536
 
 _RDHUP = getattr(select, "POLLRDHUP", 0)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -28,8 +31,20 @@ class AnyStream(Protocol):
     peer: tuple[str, int] | None
     here: tuple[str, int] | None
 
+    def fileno(self) -> int:
+        """The descriptor that is readable when there is something to receive; -1 where there is none."""
+        ...
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """What there is to receive: ``b""`` at the end, None when one has to wait for it."""
+        ...
+
     async def receive(self, max_bytes: int) -> bytes:
         """Wait for bytes; ``b""`` is the end."""
+        ...
+
+    def nothing_unread(self) -> bool:
+        """Whether it may be closed at once: nothing is unread, or under way, that would make a reset of that."""
         ...
 
     def send_nowait(self, data: bytes | bytearray) -> int:
@@ -64,12 +79,14 @@ class AnyStream(Protocol):
 class SocketStream:
     """A connected socket, unix or TCP."""
 
-    __slots__ = ("_closed", "_socket", "here", "peer")
+    __slots__ = ("_closed", "_socket", "_waited_for", "here", "peer")
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
         self._socket = connected
         self._closed = False
+        #: Whether a task has ever waited here: only then need any be told of the end.
+        self._waited_for = False
         self.peer: tuple[str, int] | None = None
         self.here: tuple[str, int] | None = None
         if connected.family != socket.AF_UNIX:
@@ -77,19 +94,34 @@ class SocketStream:
             self.peer = connected.getpeername()[:2]
             self.here = connected.getsockname()[:2]
 
-    async def receive(self, max_bytes: int) -> bytes:
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
         try:
-            while not self._closed:
-                await trio.lowlevel.wait_readable(self._socket)
-                try:
-                    return self._socket.recv(max_bytes)
-                except BlockingIOError:
-                    continue
-            return b""
-        except (OSError, trio.ClosedResourceError):
+            return self._socket.recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError:
             # A reset counts as the end, and so does our own close: ECONNRESET from a unix peer that closed with
             # unread data would otherwise end the whole server.
             return b""
+
+    async def receive(self, max_bytes: int) -> bytes:
+        self._waited_for = True
+        while not self._closed:
+            try:
+                await trio.lowlevel.wait_readable(self._socket)
+            except (OSError, trio.ClosedResourceError):
+                break
+            data = self.receive_nowait(max_bytes)
+            if data is not None:
+                return data
+        return b""
+
+    def nothing_unread(self) -> bool:
+        # On a unix socket what was sent has arrived.
+        return self.peer is None and self.receive_nowait(1) is None
 
     def send_nowait(self, data: bytes | bytearray) -> int:
         try:
@@ -100,6 +132,7 @@ class SocketStream:
             return -1
 
     async def send_some(self, data: bytes | bytearray) -> int:
+        self._waited_for = True
         while not (sent := self.send_nowait(data)):
             try:
                 await trio.lowlevel.wait_writable(self._socket)
@@ -136,7 +169,8 @@ class SocketStream:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            trio.lowlevel.notify_closing(self._socket)
+            if self._waited_for:
+                trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
     def reset(self) -> None:
@@ -166,6 +200,9 @@ class PipeStream:
         self.peer: tuple[str, int] | None = None
         self.here: tuple[str, int] | None = None
 
+    def fileno(self) -> int:
+        return -1 if self._receiving is None else self._receiving.fileno()
+
     async def receive(self, max_bytes: int) -> bytes:
         while True:
             if self._receiving is None:
@@ -179,13 +216,15 @@ class PipeStream:
                 return data
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
-        """What is there to be received: ``b""`` at the end, None while there is nothing."""
         if self._receiving is None:
             return b""
         try:
             return os.read(self._receiving.fileno(), max_bytes)
         except BlockingIOError:
             return None
+
+    def nothing_unread(self) -> bool:
+        return False
 
     def send_nowait(self, data: bytes | bytearray) -> int:
         if self._sending is None:
@@ -239,6 +278,15 @@ class TrioStream:
         self._stream = stream
         self.peer: tuple[str, int] | None = None
         self.here: tuple[str, int] | None = None
+
+    def fileno(self) -> int:
+        return -1
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        return None
+
+    def nothing_unread(self) -> bool:
+        return False
 
     async def receive(self, max_bytes: int) -> bytes:
         try:

@@ -26,8 +26,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from gateways.fastcgi.client import ClientConnection as ClientConnection
+from gateways.fastcgi.dissecting import dissect as dissect
 from gateways.fastcgi.server import ServerConnection as ServerConnection
-from gateways.fastcgi.wire import dissect as dissect
 
 if TYPE_CHECKING:
     from gateways.fastcgi.transport import call as call

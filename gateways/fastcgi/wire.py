@@ -1,16 +1,17 @@
-"""FastCGI on the wire, seen from neither side: records, name-value pairs, and a reader for human eyes.
+"""FastCGI on the wire, seen from neither side: records and name-value pairs.
 
 FastCGI 1.0: the record header of section 3.3, the name-value pairs of section 3.4, the constants of section 8. One
-scanner of records and one scanner of pairs serve both connections and :func:`dissect` alike.
+scanner of records and one scanner of pairs serve both connections and :func:`gateways.fastcgi.dissect` alike; what most
+requests look like is read by a shorter way, with the same result.
+
+This module may be compiled: ``__file__`` tells. It is plain Python either way.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
-
-import attrs
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from gateways._model.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 
@@ -80,11 +81,22 @@ STATUSES: Final[dict[int, str]] = {
 }
 
 #: version, type, request id, content length, padding length, reserved
-_HEADER: Final = struct.Struct(">BBHHBB")
+HEADER: Final = struct.Struct(">BBHHBx")
 #: role, flags, reserved
 _BEGIN_BODY: Final = struct.Struct(">HB5x")
 #: application status, protocol status, reserved
 _END_BODY: Final = struct.Struct(">IB3x")
+#: A header whose version and type are read as one number, and the whole of an FCGI_BEGIN_REQUEST without padding.
+_START: Final = struct.Struct(">HHHBx")
+_BEGIN: Final = struct.Struct(">HHHBxHB5x")
+_BEGIN_START: Final = VERSION << 8 | BEGIN_REQUEST
+_PARAMS_START: Final = VERSION << 8 | PARAMS
+_STDOUT_START: Final = VERSION << 8 | STDOUT
+_END_START: Final = VERSION << 8 | END_REQUEST
+#: What follows the last bytes of a response, by their padding: that, the end of STDOUT, and FCGI_END_REQUEST.
+_TAILS: Final = tuple(struct.Struct(f">{padding}x HH4x HHH2x I4x") for padding in range(8))
+#: Padding, by its length.
+_ZEROS: Final = tuple(bytes(length) for length in range(256))
 
 #: What :meth:`RecordScanner.scan` gives: type, request id, content, length of the padding.
 Record = tuple[int, int, bytes, int]
@@ -108,7 +120,7 @@ def encode_record(kind: int, stream_id: int, content: bytes = b"", padding: int 
     if padding is None:
         padding = -length % 8
     try:
-        return _HEADER.pack(VERSION, kind, stream_id, length, padding, 0) + content + bytes(padding)
+        return HEADER.pack(VERSION, kind, stream_id, length, padding) + content + _ZEROS[padding]
     except struct.error as error:
         raise LocalProtocolError(
             f"no record has type {kind}, request id {stream_id}, {length} bytes and {padding} bytes of padding: {error}"
@@ -127,7 +139,7 @@ def encode_stream(kind: int, stream_id: int, data: bytes) -> bytes:
     for start in range(0, len(view), PIECE):
         piece = view[start : start + PIECE]
         padding = -len(piece) % 8
-        parts += _HEADER.pack(VERSION, kind, stream_id, len(piece), padding, 0), piece, bytes(padding)
+        parts += HEADER.pack(VERSION, kind, stream_id, len(piece), padding), piece, _ZEROS[padding]
     return b"".join(parts)
 
 
@@ -148,7 +160,7 @@ def decode_begin(content: bytes) -> tuple[int, int]:
 
     Errors: RemoteProtocolError for less than 8 bytes.
     """
-    _at_least_8(BEGIN_REQUEST, content)
+    at_least_8(BEGIN_REQUEST, content)
     role, flags = _BEGIN_BODY.unpack_from(content)
     return role, flags
 
@@ -173,20 +185,70 @@ def decode_end(content: bytes) -> tuple[int, int]:
 
     Errors: RemoteProtocolError for less than 8 bytes.
     """
-    _at_least_8(END_REQUEST, content)
+    at_least_8(END_REQUEST, content)
     app_status, protocol_status = _END_BODY.unpack_from(content)
     return app_status, protocol_status
 
 
-def _at_least_8(kind: int, content: bytes) -> None:
+def encode_answer(stream_id: int, data: bytes, app_status: int = 0) -> bytes:
+    """A whole response: the records of ``data`` on STDOUT, the end of STDOUT and FCGI_END_REQUEST.
+
+    Errors: LocalProtocolError as of :func:`encode_record` and :func:`encode_end`.
+    """
+    length = len(data)
+    if 0 < length <= MAX_CONTENT:
+        padding = -length & 7
+        try:
+            return b"".join(
+                (
+                    _START.pack(_STDOUT_START, stream_id, length, padding),
+                    data,
+                    _TAILS[padding].pack(_STDOUT_START, stream_id, _END_START, stream_id, 8, app_status),
+                )
+            )
+        except struct.error:
+            pass  # one of the numbers does not fit: below is said which
+    end = encode_end(stream_id, app_status)
+    return encode_stream(STDOUT, stream_id, data) + encode_record(STDOUT, stream_id) + end
+
+
+def at_least_8(kind: int, content: bytes) -> None:
+    """Raise RemoteProtocolError for the content of a record that is too short for its type."""
     if len(content) < 8:
         raise RemoteProtocolError(f"{type_name(kind)} of {len(content)} bytes, 8 are needed")
+
+
+def read_request(data: bytes) -> tuple[int, int, int, bytes, int] | None:
+    """The start of the usual request: (request id, role, flags, PARAMS block, offset behind the end of PARAMS).
+
+    None unless ``data`` begins with FCGI_BEGIN_REQUEST, one record of PARAMS and the empty one, all whole and of one
+    request. :class:`RecordScanner` then finds out what it is.
+    """
+    try:
+        start, stream_id, length, padding, role, flags = _BEGIN.unpack_from(data)
+        if start != _BEGIN_START or length != 8 or stream_id == NULL_REQUEST_ID:
+            return None
+        at: int = HEADER_LENGTH + 8 + padding
+        start, same_id, length, padding = _START.unpack_from(data, at)
+        if start != _PARAMS_START or same_id != stream_id or length == 0:
+            return None
+        at += HEADER_LENGTH
+        stop: int = at + length
+        end = stop + padding
+        start, same_id, length, padding = _START.unpack_from(data, end)
+        if start != _PARAMS_START or same_id != stream_id or length != 0:
+            return None
+    except struct.error:
+        return None  # data ends inside one of the headers
+    end += HEADER_LENGTH + padding
+    return (stream_id, role, flags, data[at:stop], end) if end <= len(data) else None
 
 
 class RecordScanner:
     """Cuts a stream of bytes, split anywhere, into records.
 
-    What is not a whole record yet is kept, never more than one record.
+    What is not a whole record yet is kept, never more than one record. Whoever takes bytes off the stream before the
+    scanner sees them, while nothing is kept, adds their number to ``offset``.
     """
 
     __slots__ = ("_need", "_rest", "offset")
@@ -215,20 +277,22 @@ class RecordScanner:
                 return
             data = b"".join((rest, data))
             rest.clear()
+            self._need = HEADER_LENGTH
         start, end = 0, len(data)
-        self._need = HEADER_LENGTH
-        while end - start >= HEADER_LENGTH:
-            version, kind, stream_id, length, padding, _ = _HEADER.unpack_from(data, start)
+        content = HEADER_LENGTH
+        while content <= end:
+            version, kind, stream_id, length, padding = HEADER.unpack_from(data, start)
             if version != VERSION:
-                raise self._not_fastcgi(data[start : start + HEADER_LENGTH])
-            content = start + HEADER_LENGTH
+                raise self._not_fastcgi(data[start:content])
             stop: int = content + length + padding
             if stop > end:
                 self._need = stop - start
-                break
+                rest += memoryview(data)[start:]
+                return
             self.offset += stop - start
             yield kind, stream_id, data[content : content + length], padding
             start = stop
+            content = start + HEADER_LENGTH
         if start < end:
             rest += memoryview(data)[start:]
 
@@ -265,14 +329,15 @@ def encode_pairs(pairs: Iterable[tuple[str, str]]) -> bytes:
 
     Errors: LocalProtocolError for anything but text, and for text that has no bytes or too many.
     """
+    given: Iterable[Any] = pairs  # compiled code would check the types of the annotation, with a TypeError
     parts: list[bytes] = []
-    for name, value in pairs:
+    for name, value in given:
         raw_name, raw_value = _encode_text(name), _encode_text(value)
         parts += _encode_length(len(raw_name)), _encode_length(len(raw_value)), raw_name, raw_value
     return b"".join(parts)
 
 
-def _encode_text(text: str) -> bytes:
+def _encode_text(text: Any) -> bytes:
     if not isinstance(text, str):
         raise LocalProtocolError(f"names and values are text, not {type(text).__name__}")
     try:
@@ -350,182 +415,35 @@ def decode_pairs(block: bytes, most: int | None = None) -> list[tuple[str, str]]
     return pairs
 
 
-# --- For human eyes ----------------------------------------------------------------------------------------------
+def read_plain(block: bytes, most: int) -> dict[str, str] | None:
+    """The pairs of a complete block as a dictionary in wire order, where nothing about them is out of the ordinary.
 
-
-@attrs.frozen
-class Dissected:
-    """One record, explained; ``str()`` is one line. A ``type`` of None marks where the stream is broken."""
-
-    #: Where the record begins, in bytes from the start of the stream.
-    offset: int
-    type: int | None
-    id: int
-    length: int
-    padding: int
-    meaning: str
-    #: Section of the FastCGI 1.0 specification.
-    section: str
-
-    def __str__(self) -> str:
-        if self.type is None:
-            return f"{self.offset:08x}  BROKEN             {self.meaning} (section {self.section})"
-        size = f"{self.length}+{self.padding}"
-        return (
-            f"{self.offset:08x}  {type_name(self.type):<17}  id {self.id:<5}  {size:<9}  "
-            f"{self.meaning} (section {self.section})"
-        )
-
-
-def dissect(data: bytes) -> Iterator[Dissected]:
-    r"""Explain a stream of FastCGI records, of either direction, one object per record.
-
-    Never raises for what the bytes hold: a broken stream yields one last object that says what is wrong and where.
-
-    >>> for record in dissect(b"\1\2\0\1\0\0\0\0" + b"GET / HTTP/1.1"):
-    ...     print(record)
-    00000000  ABORT_REQUEST      id 1      0+0        the web server gives the request up (section 5.4)
-    00000008  BROKEN             version 71 instead of 1 in the record at byte 8 (section 3.3)
+    None for a block that ends inside a pair, holds anything but ASCII or a name of over 127 bytes, gives a name twice,
+    or has more than ``most`` pairs. :func:`decode_pairs` then decodes it, or says what is wrong.
     """
-    scanner = RecordScanner()
-    params = _ParamsReader()
-    offset = 0
+    text = block.decode("latin-1")
+    pairs: dict[str, str] = {}
+    at = plain = count = 0
+    end = len(block)
     try:
-        for kind, stream_id, content, padding in scanner.scan(data):
-            yield Dissected(
-                offset,
-                kind,
-                stream_id,
-                len(content),
-                padding,
-                _meaning(kind, stream_id, content, params),
-                TYPES[kind][1] if kind in TYPES else "4.2",
-            )
-            offset = scanner.offset
-    except RemoteProtocolError as error:
-        yield _broken(offset, str(error))
-        return
-    if rest := data[offset:]:
-        yield _broken(offset, f"the stream ends {_inside(rest)}")
-    for stream_id, left in params.unfinished():
-        problem = f"the stream ends {left} bytes into a name-value pair of request {stream_id}"
-        yield _broken(len(data), problem, "3.4")
-
-
-def _broken(offset: int, problem: str, section: str = "3.3") -> Dissected:
-    return Dissected(offset, None, 0, 0, 0, problem, section)
-
-
-def _inside(rest: bytes) -> str:
-    if len(rest) < HEADER_LENGTH:
-        return f"inside a header: {len(rest)} of 8 bytes"
-    _, kind, stream_id, length, padding, _ = _HEADER.unpack_from(rest)
-    have = len(rest) - HEADER_LENGTH
-    return f"inside {type_name(kind)} of request {stream_id}: {have} of {length}+{padding} bytes"
-
-
-class _ParamsReader:
-    """Follows PARAMS across records: a pair may begin in one and end in another (section 3.3)."""
-
-    def __init__(self) -> None:
-        self._rest: dict[int, bytes] = {}
-
-    def forget(self, stream_id: int) -> None:
-        self._rest.pop(stream_id, None)
-
-    def read(self, stream_id: int, content: bytes) -> str:
-        block = self._rest.pop(stream_id, b"") + content
-        if not content:
-            return "end of the meta-variables" + (f", malformed: {len(block)} bytes into a pair" if block else "")
-        pairs, stop = scan_pairs(block)
-        if stop == len(block):
-            return _names(pairs)
-        self._rest[stream_id] = block[stop:]
-        return f"{_names(pairs)}; the next one goes on in another record"
-
-    def unfinished(self) -> list[tuple[int, int]]:
-        return [(stream_id, len(rest)) for stream_id, rest in self._rest.items()]
-
-
-def _names(pairs: list[tuple[str, str]], shown: int = 5) -> str:
-    """How many pairs, and what they are called. Values stay out of it: they may be secret."""
-    count = f"{len(pairs)} meta-variable{'' if len(pairs) == 1 else 's'}"
-    names = ", ".join(_printable(name) for name, _ in pairs[:shown])
-    more = ", ..." if len(pairs) > shown else ""
-    return f"{count}: {names}{more}" if pairs else count
-
-
-def _printable(text: str) -> str:
-    """A text that cannot break a line or a terminal."""
-    return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
-
-
-def _meaning(kind: int, stream_id: int, content: bytes, params: _ParamsReader) -> str:
-    """One record in words."""
-    if kind == PARAMS:
-        return params.read(stream_id, content)
-    if kind in (BEGIN_REQUEST, ABORT_REQUEST, END_REQUEST):
-        params.forget(stream_id)  # nothing more of what was begun will come
-    try:
-        return _MEANINGS.get(kind, _explain_unknown)(content)
-    except RemoteProtocolError as error:
-        return f"malformed: {error}"
-
-
-def _explain_begin(content: bytes) -> str:
-    role, flags = decode_begin(content)
-    after = "the connection stays open" if flags & KEEP_CONN else "the application closes the connection afterwards"
-    return f"a request begins, role {ROLES.get(role, f'{role} (unknown)')}; {after}"
-
-
-def _explain_abort(_content: bytes) -> str:
-    return "the web server gives the request up"
-
-
-def _explain_end(content: bytes) -> str:
-    app_status, protocol_status = decode_end(content)
-    status = STATUSES.get(protocol_status, f"protocol status {protocol_status} (unknown)")
-    return f"{status}, application status {app_status}"
-
-
-def _explain_bytes(what: str) -> Callable[[bytes], str]:
-    def explain(content: bytes) -> str:
-        if not content:
-            return f"end of {what}"
-        shown = ascii(content[:32])[1:] + ("..." if len(content) > 32 else "")
-        return f"{len(content)} byte{'' if len(content) == 1 else 's'} of {what}: {shown}"
-
-    return explain
-
-
-def _explain_get_values(content: bytes) -> str:
-    names = ", ".join(_printable(name) for name, _ in decode_pairs(content))
-    return f"the web server asks for {names or 'nothing'}"
-
-
-def _explain_result(content: bytes) -> str:
-    values = ", ".join(f"{_printable(name)} = {_printable(value)}" for name, value in decode_pairs(content))
-    return f"the application answers {values or 'that it knows none of these'}"
-
-
-def _explain_unknown_type(content: bytes) -> str:
-    _at_least_8(UNKNOWN_TYPE, content)
-    return f"the application does not know records of type {content[0]}"
-
-
-def _explain_unknown(_content: bytes) -> str:
-    return "a record type that the specification does not know"
-
-
-_MEANINGS: Final[dict[int, Callable[[bytes], str]]] = {
-    BEGIN_REQUEST: _explain_begin,
-    ABORT_REQUEST: _explain_abort,
-    END_REQUEST: _explain_end,
-    STDIN: _explain_bytes("the request body"),
-    STDOUT: _explain_bytes("the response"),
-    STDERR: _explain_bytes("text for the error log"),
-    DATA: _explain_bytes("the file to filter"),
-    GET_VALUES: _explain_get_values,
-    GET_VALUES_RESULT: _explain_result,
-    UNKNOWN_TYPE: _explain_unknown_type,
-}
+        while at < end:
+            name = at + 2
+            middle = name + block[at]
+            length = block[at + 1]
+            if length > 127:
+                # Four bytes of length, which are not ASCII. All between them and the last such has to be; this goes
+                # for the length of the name as well, so that it is known to be one byte.
+                if not text[plain : at + 1].isascii():
+                    return None
+                name += 3
+                middle += 3
+                plain = name
+                length = int.from_bytes(block[name - 4 : name], "big") & 0x7FFF_FFFF
+            at = middle + length
+            pairs[text[name:middle]] = text[middle:at]
+            count += 1
+    except IndexError:
+        return None  # the block ends inside the lengths of a pair
+    if at != end or not text[plain:].isascii() or len(pairs) != count or count > most:
+        return None
+    return pairs

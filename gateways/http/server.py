@@ -227,6 +227,10 @@ class ServerConnection:
         self._head_bytes = 0
         return data
 
+    def answer(self, stream_id: int, head: bytes, body: bytes, status: int = 0) -> bytes:
+        """A whole answer: the head, the body and the end. Raises LocalProtocolError as they do."""
+        return self.send_head(stream_id, head) + self.send_body(stream_id, body) + self.end(stream_id, status)
+
     def fail(self, stream_id: int) -> bytes:
         """End a broken answer by cutting the connection, without the end that its framing promised.
 

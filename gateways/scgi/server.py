@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from gateways._model.environ import scgi_length
 from gateways._model.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+from gateways._model.headers import as_pairs
 from gateways._model.limits import Limits
 from gateways.events import (
     BodyEnded,
@@ -21,6 +22,9 @@ from gateways.events import (
 )
 from gateways.scgi import wire
 
+#: The same for every connection, whose one request is 0.
+_BODY_ENDED = BodyEnded(0)
+
 
 class ServerConnection:
     """One SCGI connection, seen from the application. See :class:`gateways.events.ServerConnection`.
@@ -31,18 +35,32 @@ class ServerConnection:
 
     >>> connection = ServerConnection()
     >>> connection.receive_data(b"24:CONTENT_LENGTH\\x002\\x00SCGI\\x001\\x00,")
-    [RequestReceived(stream_id=0, role='responder', environ=(('CONTENT_LENGTH', '2'), ('SCGI', '1')), \
+    [RequestReceived(stream_id=0, role='responder', environ={'CONTENT_LENGTH': '2', 'SCGI': '1'}, \
 keep_connection=False)]
     >>> connection.receive_data(b"hi")
     [BodyReceived(stream_id=0, data=b'hi'), BodyEnded(stream_id=0)]
     """
 
     name = "scgi"
+    shared = False
+
+    __slots__ = (
+        "_body_left",
+        "_buffer",
+        "_headers_at",
+        "_headers_end",
+        "_limits",
+        "_reading",
+        "_sending",
+        "_strict",
+        "broken",
+        "closing",
+        "expecting",
+    )
 
     def __init__(
         self, *, limits: Limits | None = None, roles: Iterable[str] = ("responder",), strict: bool = False
     ) -> None:
-        self.shared = False
         self.expecting: tuple[int, ...] = ()
         self.closing = False
         self.broken = False
@@ -50,7 +68,8 @@ keep_connection=False)]
         self._strict = strict
         # What has come: "length", "headers", "body", then "rest", which is never looked at.
         self._reading = "length"
-        self._buffer = bytearray()
+        # A request that is not whole yet, and nothing else ever.
+        self._buffer: bytearray | None = None
         self._headers_at = 0  # where the header block begins
         self._headers_end = 0  # where its comma is
         self._body_left = 0
@@ -69,21 +88,14 @@ keep_connection=False)]
         Never raises for them. Bytes behind the body are dropped unread: they are no second request, and what nginx
         sends there with ``scgi_request_buffering off`` is the rest of a body it announced too short.
         """
-        events = self._take(data) if data else self._end_of_stream()
-        # The buffer never holds anything but the beginning of a request.
-        self.expecting = (0,) if self._buffer else ()
-        return events
-
-    def _take(self, data: bytes) -> list[Event]:
-        match self._reading:
-            case "body":
-                return self._take_body(data)
-            case "rest":
-                return []
-            case _:
-                self._buffer += data
+        if not data:
+            return self._end_of_stream()
+        if self._reading == "body":
+            return self._take_body(data)
+        if self._reading == "rest":
+            return []
         try:
-            return self._take_netstring()
+            return self._take_netstring(data)
         except RemoteProtocolError as error:
             self._drop_input()
             self.closing = True
@@ -98,15 +110,28 @@ keep_connection=False)]
         return [RequestAborted(0)] if gone else []
 
     def _drop_input(self) -> None:
-        self._buffer = bytearray()
         self._reading = "rest"
+        self._forget()
 
-    def _take_netstring(self) -> list[Event]:
-        """Look for the header block in the buffer. Raises RemoteProtocolError where no netstring is."""
+    def _forget(self) -> None:
+        self._buffer = None
+        self.expecting = ()
+
+    def _keep(self, data: bytes | bytearray) -> list[Event]:
+        if self._buffer is None:
+            self._buffer = bytearray(data)
+            self.expecting = (0,)
+        return []
+
+    def _take_netstring(self, data: bytes | bytearray) -> list[Event]:
+        """Look for the header block in the data. Raises RemoteProtocolError where no netstring is."""
+        if self._buffer is not None:
+            self._buffer += data
+            data = self._buffer
         if self._reading == "length":
-            found = wire.read_length(self._buffer)
+            found = wire.read_length(data)
             if found is None:
-                return []
+                return self._keep(data)
             length, self._headers_at = found
             limit = self._limits.max_params_bytes
             if length > limit:
@@ -116,19 +141,19 @@ keep_connection=False)]
                 )
             self._headers_end = self._headers_at + length
             self._reading = "headers"
-        if len(self._buffer) <= self._headers_end:
-            return []
-        wire.check_comma(self._buffer[self._headers_end])
-        block = bytes(self._buffer[self._headers_at : self._headers_end])
-        rest = bytes(self._buffer[self._headers_end + 1 :])
-        self._buffer = bytearray()
-        return self._take_headers(block, rest)
+        end = self._headers_end
+        if len(data) <= end:
+            return self._keep(data)
+        wire.check_comma(data[end])
+        self._forget()
+        return self._take_headers(bytes(data[self._headers_at : end]), bytes(data[end + 1 :]))
 
     def _take_headers(self, block: bytes, rest: bytes) -> list[Event]:
         try:
-            pairs = wire.decode_headers(block, self._limits.max_params)
-            length = scgi_length(pairs)
+            variables = wire.decode_headers(block, self._limits.max_params)
+            length = scgi_length(variables)
             if self._strict:
+                pairs = as_pairs(variables)
                 wire.check_strict(pairs)
                 if length != scgi_length(pairs[:1]):
                     raise RemoteProtocolError(f"CONTENT_LENGTH is {pairs[0][1]}, but the client announced {length}")
@@ -137,7 +162,7 @@ keep_connection=False)]
         self._reading = "body"
         self._sending = "head"
         self._body_left = length
-        return [RequestReceived(0, "responder", pairs, keep_connection=False), *self._take_body(rest)]
+        return [RequestReceived(0, "responder", variables, False), *self._take_body(rest)]
 
     def _refuse(self, error: RemoteProtocolError) -> list[Event]:
         self._drop_input()
@@ -152,7 +177,7 @@ keep_connection=False)]
             events.append(BodyReceived(0, data))
         if not self._body_left:
             self._reading = "rest"
-            events.append(BodyEnded(0))
+            events.append(_BODY_ENDED)
         return events
 
     # --- what goes out -----------------------------------------------------------------------------------------------
@@ -170,6 +195,16 @@ keep_connection=False)]
         """The data as it is. Raises LocalProtocolError before the head and after the end."""
         self._check(stream_id, "body")
         return data
+
+    def answer(self, stream_id: int, head: bytes, body: bytes, status: int = 0) -> bytes:
+        """A whole answer as it is: the same as ``send_head``, ``send_body`` and ``end``.
+
+        Raises LocalProtocolError before there is a request, after a head, and after the end.
+        """
+        self._check(stream_id, "head")
+        self._sending = "ended"
+        self.closing = True
+        return head + body
 
     def send_log(self, stream_id: int, text: str) -> bytes:
         """Nothing: SCGI has no channel for the error log of the web server.

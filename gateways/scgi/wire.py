@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from gateways._model.environ import parse_length
 from gateways._model.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
-from gateways.events import Pairs
+from gateways.events import Pairs, Variables
 
 #: More digits than any header block has. int() of a hundred thousand of them would be a way to burn the CPU.
 MAX_DIGITS = 10
@@ -33,10 +33,11 @@ def read_length(buffer: bytes | bytearray) -> tuple[int, int] | None:
     Raises RemoteProtocolError at the first byte that does not belong: a sign, a blank, a leading zero, the eleventh
     digit, or the greeting of another protocol. An empty netstring is refused too: CONTENT_LENGTH is always there.
     """
-    digits, colon, _ = bytes(buffer[: MAX_DIGITS + 1]).partition(b":")
-    if not digits.isdigit() or len(digits) > MAX_DIGITS or (digits[0] == 0x30 and buffer[1:]):
+    colon = buffer.find(b":", 0, MAX_DIGITS + 1)
+    digits = buffer[: MAX_DIGITS + 1 if colon < 0 else colon]
+    if not digits.isdigit() or len(digits) > MAX_DIGITS or (digits[0] == 0x30 and len(buffer) > 1):
         raise RemoteProtocolError(_not_a_length(buffer))
-    return (int(digits), len(digits) + 1) if colon else None
+    return (int(digits), colon + 1) if colon >= 0 else None
 
 
 def _not_a_length(buffer: bytes | bytearray) -> str:
@@ -56,22 +57,29 @@ def check_comma(byte: int) -> None:
         raise RemoteProtocolError(f"expected the ',' that ends a netstring, got {bytes([byte])!r}")
 
 
-def decode_headers(block: bytes, max_params: int) -> Pairs:
-    """The (name, value) pairs of a header block, in wire order, repeats kept, UTF-8 with surrogateescape.
+def decode_headers(block: bytes, max_params: int) -> Variables:
+    """The variables of a header block in wire order, UTF-8 with surrogateescape: a dictionary, or (name, value) pairs
+    where a name comes more than once.
 
-    Raises LimitExceeded (431) for more than ``max_params`` pairs, before making any; RemoteProtocolError (400) for a
-    block that does not end in NUL or that ends between a name and its value.
+    Raises LimitExceeded (431) for more than ``max_params`` pairs; RemoteProtocolError (400) for a block that does not
+    end in NUL or that ends between a name and its value.
     """
-    if block[-1:] != b"\0":
-        raise RemoteProtocolError(f"the header block ends in {block[-1:]!r}, not in NUL")
+    # NUL is one byte in UTF-8 and part of no other character, so the order of decoding and splitting does not matter.
+    fields = block.decode("utf-8", "surrogateescape").split("\0", 2 * max_params)
+    if fields.pop() or len(fields) % 2 or not fields:
+        raise _not_headers(block, max_params)
+    parts = iter(fields)
+    variables = dict(zip(parts, parts, strict=True))
+    return variables if 2 * len(variables) == len(fields) else tuple(zip(fields[::2], fields[1::2], strict=True))
+
+
+def _not_headers(block: bytes, max_params: int) -> RemoteProtocolError:
+    if not block.endswith(b"\0"):
+        return RemoteProtocolError(f"the header block ends in {block[-1:]!r}, not in NUL")
     count, odd = divmod(block.count(b"\0"), 2)
     if odd:
-        raise RemoteProtocolError("the header block ends after a name, without its value")
-    if count > max_params:
-        raise LimitExceeded(f"{count} meta-variables, the limit max_params is {max_params}", status=431)
-    # NUL is one byte in UTF-8 and part of no other character, so the order of decoding and splitting does not matter.
-    fields = block.decode("utf-8", "surrogateescape").split("\0")
-    return tuple(zip(fields[:-1:2], fields[1::2], strict=True))
+        return RemoteProtocolError("the header block ends after a name, without its value")
+    return LimitExceeded(f"{count} meta-variables, the limit max_params is {max_params}", status=431)
 
 
 def check_strict(pairs: Pairs) -> None:

@@ -203,7 +203,8 @@ class Call:
         status, received, complete = 0, b"", False
         with self._stream:
             try:
-                self._stream.sendall(data)
+                if data:  # to send nothing is an error, too, where the answer has come and the line is closed
+                    self._stream.sendall(data)
                 while not complete:
                     data = self._stream.recv(65536)
                     for event in self._client.receive_data(data):

@@ -14,7 +14,7 @@ def run(program: str, *arguments: str) -> int:
     return subprocess.run([sys.executable, "-c", program, *arguments], check=False).returncode
 
 
-@pytest.mark.parametrize("module", ["gateways.fastcgi", "gateways.fastcgi.wire"])
+@pytest.mark.parametrize("module", ["gateways.fastcgi", "gateways.fastcgi.dissecting"])
 def test_examples_in_docstrings_hold(module: str) -> None:
     # In a process of its own: doctest and coverage both trace.
     program = "import sys, doctest, importlib; r = doctest.testmod(importlib.import_module(sys.argv[1])); "

@@ -1,9 +1,8 @@
-"""Records, name-value pairs and the dissector."""
+"""Records and name-value pairs."""
 
 from __future__ import annotations
 
 import random
-import struct
 import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,22 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateways import LimitExceeded, LocalProtocolError, RemoteProtocolError
-from gateways.fastcgi import dissect, wire
+from gateways.fastcgi import wire
+from tests.captures import load_web
 from tests.fastcgi.tools import (
     ABORT,
     BEGIN,
-    DATA,
     END,
     GET,
     GET_VALUES,
     PARAMS,
-    RESULT,
-    STDERR,
     STDIN,
     STDOUT,
-    UNKNOWN,
     begin,
-    end,
     pair,
     rec,
     request,
@@ -93,6 +88,11 @@ def test_F42_constants_are_those_of_section_8() -> None:
 
 def test_F10_header_is_big_endian() -> None:
     assert wire.encode_record(STDOUT, 0x0102, b"hello") == b"\1\6\1\2\0\5\3\0hello\0\0\0"
+
+
+def test_padding_is_zeros_of_any_length() -> None:
+    for padding in (0, 1, 254, 255):
+        assert wire.encode_record(STDOUT, 1, b"", padding) == bytes((1, 6, 0, 1, 0, 0, padding, 0)) + bytes(padding)
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 65535])
@@ -260,6 +260,134 @@ def test_a_guess_is_made_at_the_start_of_a_stream_only() -> None:
         scan([rec(STDIN, 1) + b"GET / HTTP/1.1"])
 
 
+def test_bytes_taken_before_the_scanner_count_in_its_offset() -> None:
+    scanner = wire.RecordScanner()
+    scanner.offset += 100
+    assert len(list(scanner.scan(rec(STDIN, 1, b"x", 7) + rec(STDIN, 1)[:3]))) == 1
+    assert scanner.offset == 116
+    with pytest.raises(RemoteProtocolError, match=r"^version 9 instead of 1 in the record at byte 124$"):
+        list(scanner.scan(rec(STDIN, 1)[3:] + b"\x09" * 8))
+
+
+# --- The usual request and the usual answer, at once ---
+
+
+def slow_request(data: bytes) -> tuple[int, int, int, bytes, int] | None:
+    """What :func:`wire.read_request` promises, record by record."""
+    scanner = wire.RecordScanner()
+    records: list[wire.Record] = []
+    try:
+        for record in scanner.scan(data):
+            records.append(record)
+            if len(records) == 3:
+                break
+    except RemoteProtocolError:
+        pass
+    if [kind for kind, *_ in records] != [BEGIN, PARAMS, PARAMS] or len(
+        {stream_id for _, stream_id, *_ in records}
+    ) > 1:
+        return None
+    (_, stream_id, body, _), (_, _, params, _), (_, _, nothing, _) = records
+    if stream_id == 0 or len(body) != 8 or not params or nothing:
+        return None
+    return stream_id, *wire.decode_begin(body), params, scanner.offset
+
+
+def test_usual_request_is_read_at_once() -> None:
+    head = begin(7, 3, 255) + rec(PARAMS, 7, GET) + rec(PARAMS, 7)
+    for rest in (b"", rec(STDIN, 7), b"\1", b"anything at all"):
+        assert wire.read_request(head + rest) == (7, 3, 255, GET, len(head)) == slow_request(head + rest)
+
+
+@pytest.mark.parametrize("paddings", [(1, 0, 0), (0, 7, 0), (0, 0, 255), (255, 255, 255)])
+def test_usual_request_may_be_padded_anywhere(paddings: tuple[int, int, int]) -> None:
+    records = (BEGIN, b"\0\1\1" + bytes(5)), (PARAMS, GET), (PARAMS, b"")
+    head = b"".join(rec(kind, 65535, content, pad) for (kind, content), pad in zip(records, paddings, strict=True))
+    assert wire.read_request(head + rec(STDIN, 65535)) == (65535, 1, 1, GET, len(head))
+    for length in range(len(head)):
+        assert wire.read_request(head[:length]) is None
+
+
+UNUSUAL: list[tuple[str, bytes]] = [
+    ("nothing", b""),
+    ("id 0", begin(0) + rec(PARAMS, 0, GET) + rec(PARAMS, 0)),
+    ("version 0 of the begin", rec(BEGIN, 1, bytes(8), version=0) + rec(PARAMS, 1, GET) + rec(PARAMS, 1)),
+    ("version 2 of the PARAMS", begin() + rec(PARAMS, 1, GET, version=2) + rec(PARAMS, 1)),
+    ("version 2 of the end", begin() + rec(PARAMS, 1, GET) + rec(PARAMS, 1, version=2)),
+    ("PARAMS of another id", begin() + rec(PARAMS, 2, GET) + rec(PARAMS, 1)),
+    ("end of another id", begin() + rec(PARAMS, 1, GET) + rec(PARAMS, 2)),
+    ("a long begin", rec(BEGIN, 1, bytes(16)) + rec(PARAMS, 1, GET) + rec(PARAMS, 1)),
+    ("a short begin", rec(BEGIN, 1, bytes(7)) + rec(PARAMS, 1, GET) + rec(PARAMS, 1)),
+    ("a begin that is short but for its padding", rec(BEGIN, 1, b"", 8) + rec(PARAMS, 1, GET) + rec(PARAMS, 1)),
+    ("no PARAMS", begin() + rec(PARAMS, 1) + rec(STDIN, 1)),
+    ("PARAMS that end twice", begin() + rec(PARAMS, 1) + rec(PARAMS, 1)),
+    ("two records of PARAMS", begin() + rec(PARAMS, 1, GET[:9]) + rec(PARAMS, 1, GET[9:]) + rec(PARAMS, 1)),
+    ("STDIN for the end", begin() + rec(PARAMS, 1, GET) + rec(STDIN, 1)),
+    ("STDIN for PARAMS", begin() + rec(STDIN, 1, GET) + rec(PARAMS, 1)),
+    ("something else first", rec(GET_VALUES, 0) + request()),
+    ("ABORT for the begin", rec(ABORT, 1, bytes(8)) + rec(PARAMS, 1, GET) + rec(PARAMS, 1)),
+    ("HTTP", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize("data", [row[1] for row in UNUSUAL], ids=[row[0] for row in UNUSUAL])
+def test_any_other_request_is_left_to_the_scanner(data: bytes) -> None:
+    assert slow_request(data) is None
+    assert wire.read_request(data) is None
+
+
+@given(st.integers(0, 80), st.integers(0, 255), st.integers(0, 90))
+def test_request_with_a_byte_changed_is_read_as_the_scanner_reads_it(at: int, byte: int, length: int) -> None:
+    usual = bytearray(begin() + rec(PARAMS, 1, GET, 3) + rec(PARAMS, 1, b"", 2) + rec(STDIN, 1))
+    usual[at % len(usual)] = byte
+    assert wire.read_request(bytes(usual)) == slow_request(bytes(usual))
+    assert wire.read_request(bytes(usual[:length])) == slow_request(bytes(usual[:length]))
+
+
+@given(
+    st.lists(
+        st.builds(
+            rec,
+            st.sampled_from([BEGIN, PARAMS, STDIN]),
+            st.integers(0, 2),
+            st.sampled_from([b"", bytes(8), GET]),
+            st.integers(0, 2),
+            st.sampled_from([1, 1, 1, 2]),
+        ),
+        max_size=4,
+    )
+)
+def test_any_records_are_read_as_the_scanner_reads_them(records: list[bytes]) -> None:
+    assert wire.read_request(b"".join(records)) == slow_request(b"".join(records))
+
+
+def slow_answer(stream_id: int, data: bytes, app_status: int) -> bytes:
+    stdout = wire.encode_stream(STDOUT, stream_id, data) + wire.encode_record(STDOUT, stream_id)
+    return stdout + wire.encode_end(stream_id, app_status)
+
+
+@pytest.mark.parametrize("length", [*range(18), 65533, 65535, 65536, 100_001])
+def test_answer_at_once_is_its_records_one_by_one(length: int) -> None:
+    data = random.Random(length).randbytes(length)
+    for stream_id, app_status in ((1, 0), (65535, 2**32 - 1), (258, 1)):
+        assert wire.encode_answer(stream_id, data, app_status) == slow_answer(stream_id, data, app_status)
+    assert wire.encode_answer(1, data) == slow_answer(1, data, 0)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"x" * 70_000])
+@pytest.mark.parametrize("stream_id", [-1, 65536])
+def test_answer_needs_a_request_id_that_fits(stream_id: int, data: bytes) -> None:
+    with pytest.raises(LocalProtocolError, match=rf"^no record has type \d, request id {stream_id}, "):
+        wire.encode_answer(stream_id, data)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"x" * 70_000])
+@pytest.mark.parametrize("status", [-1, 2**32])
+def test_F32_answer_needs_an_application_status_that_fits(status: int, data: bytes) -> None:
+    with pytest.raises(LocalProtocolError, match=rf"an application status is 0 to 2\*\*32 - 1, not {status}\b"):
+        wire.encode_answer(1, data, status)
+
+
 # --- Pairs ---
 
 
@@ -308,6 +436,97 @@ def test_fast_decoder_agrees_with_the_slow_one(block: bytes) -> None:
     else:
         pairs = wire.decode_pairs(block)
         assert [tuple(t.encode("utf-8", "surrogateescape") for t in p) for p in pairs] == wanted
+
+
+@pytest.mark.parametrize(
+    ("pairs", "plain"),
+    [
+        ([], True),
+        ([(b"A", b"1")], True),
+        ([(b"B", b""), (b"A", b"\0\x7f"), (b"", b"x")], True),
+        ([(b"N" * 127, b"v" * 127)], True),
+        ([(b"A", b"v" * 128), (b"B", b"w" * 70_000), (b"C", b"")], True),
+        ([(b"A", b"v" * 0x8080), (b"B", b"w" * 255)], True),
+        ([(b"N" * 128, b"v")], False),
+        ([(b"N" * 128, b"v" * 128)], False),
+        ([(b"A", "€".encode())], False),
+        ([("É".encode(), b"1")], False),
+        ([(b"A", b"v" * 200), (b"B", b"\xff")], False),
+        ([(b"B", b"\xff"), (b"A", b"v" * 200)], False),
+        ([(b"A", b"v" * 200 + b"\x80"), (b"B", b"w" * 200)], False),
+        ([(b"A", b"1"), (b"A", b"1")], False),
+        ([(b"", b""), (b"", b"")], False),
+    ],
+)
+def test_plain_pairs_are_a_dictionary_and_others_are_not(pairs: list[tuple[bytes, bytes]], plain: bool) -> None:
+    block = b"".join(pair(*p) for p in pairs)
+    decoded = wire.read_plain(block, len(pairs))
+    assert (None if decoded is None else list(decoded.items())) == (wire.decode_pairs(block) if plain else None)
+
+
+def test_plain_pairs_are_whole_and_no_more_than_allowed() -> None:
+    block = pair(b"A", b"1") + pair(b"COOKIE", b"x" * 200) + pair(b"B", b"22")
+    assert wire.read_plain(block, 3) == {"A": "1", "COOKIE": "x" * 200, "B": "22"}
+    assert wire.read_plain(block, 2) is None
+    ends = {0, 4, 4 + 5 + 6 + 200, len(block)}
+    for length in range(len(block)):
+        assert (wire.read_plain(block[:length], 3) is None) is (length not in ends)
+
+
+def test_lengths_in_four_bytes_are_plain_for_values_only() -> None:
+    assert wire.read_plain(b"\1\x80\0\0\1A1", 1) == {"A": "1"}
+    assert wire.read_plain(pair(b"A", b"1", long=True), 1) is None
+    assert wire.read_plain(b"\1\xff\xff\xff\xffA1", 1) is None
+    assert wire.read_plain(b"\1\x81\0\0\1A1", 1) is None
+    # The length of the name is 2**31 - 2**23 + 1, not 255.
+    assert wire.read_plain(b"\xff\x80\0\0\1" + b"N" * 255 + b"v", 1) is None
+
+
+NAMES = st.text(st.characters(codec="ascii"), max_size=130).map(str.encode) | st.binary(max_size=4)
+
+
+@given(st.lists(st.tuples(NAMES, NAMES), max_size=6), st.integers(0, 6))
+def test_plain_decoder_takes_what_is_plain_and_nothing_else(raw: list[tuple[bytes, bytes]], most: int) -> None:
+    block = b"".join(pair(*p) for p in raw)
+    pairs = wire.decode_pairs(block)
+    plain = (
+        all(name.isascii() and value.isascii() and len(name) < 128 for name, value in raw)
+        and len({name for name, _ in raw}) == len(raw) <= most
+    )
+    assert wire.read_plain(block, most) == (dict(pairs) if plain else None)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.text(alphabet="\0\1\2\3A", max_size=40).map(str.encode),
+        st.text(alphabet="\0\1\2\3\x80\x81", max_size=40).map(lambda s: s.encode("latin-1")),
+    )
+)
+def test_plain_decoder_never_differs_from_the_slow_one(block: bytes) -> None:
+    decoded = wire.read_plain(block, 100)
+    wanted = slow_pairs(block)
+    if decoded is not None:
+        assert [(name.encode("ascii"), value.encode("ascii")) for name, value in decoded.items()] == wanted
+    elif block.isascii():
+        # No length is longer than one byte, so what is not plain is cut short, or repeats a name.
+        assert wanted is None or len(dict(wanted)) < len(wanted)
+
+
+def test_real_requests_are_plain_nearly_always() -> None:
+    at_once = plain = 0
+    captures = [capture for capture in load_web() if capture.fcgi is not None]
+    for capture in captures:
+        found = wire.read_request(capture.wire)
+        assert found == slow_request(capture.wire), capture.id
+        if found is None:
+            continue
+        at_once += 1
+        pairs = wire.decode_pairs(found[3])
+        decoded = wire.read_plain(found[3], 1000)
+        assert decoded is None or list(decoded.items()) == pairs, capture.id
+        plain += decoded is not None
+    assert (len(captures), at_once, plain) == (576, 566, 505)
 
 
 def test_F24_every_cut_through_a_pair_is_noticed() -> None:
@@ -424,263 +643,3 @@ def test_roles_and_flags_that_do_not_fit_are_refused(role: int, flags: int) -> N
 def test_the_largest_numbers_fit() -> None:
     assert wire.encode_begin(65535, 65535, 255) == rec(BEGIN, 65535, b"\xff\xff\xff" + bytes(5))
     assert wire.encode_end(65535, 2**32 - 1, 255) == rec(END, 65535, b"\xff" * 5 + bytes(3))
-
-
-# --- For human eyes ---
-
-
-def lines(data: bytes) -> list[str]:
-    return [str(record) for record in dissect(data)]
-
-
-def test_dissect_explains_a_request_and_its_answer() -> None:
-    data = (
-        request(1, GET + pair(b"QUERY_STRING", b""), b"hi", flags=0)
-        + rec(STDOUT, 1, b"Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n", 5)
-        + rec(STDERR, 1, b"x")
-        + rec(STDOUT, 1)
-        + end(1, 3)
-    )
-    assert lines(data) == [
-        "00000000  BEGIN_REQUEST      id 1      8+0        a request begins, role responder; "
-        "the application closes the connection afterwards (section 5.1)",
-        "00000010  PARAMS             id 1      33+0       "
-        "2 meta-variables: REQUEST_METHOD, QUERY_STRING (section 5.2)",
-        "00000039  PARAMS             id 1      0+0        end of the meta-variables (section 5.2)",
-        "00000041  STDIN              id 1      2+0        2 bytes of the request body: 'hi' (section 5.3)",
-        "0000004b  STDIN              id 1      0+0        end of the request body (section 5.3)",
-        "00000053  STDOUT             id 1      44+5       44 bytes of the response: "
-        r"'Status: 200 OK\r\nContent-Type: te'... (section 5.3)",
-        "0000008c  STDERR             id 1      1+0        1 byte of text for the error log: 'x' (section 5.3)",
-        "00000095  STDOUT             id 1      0+0        end of the response (section 5.3)",
-        "0000009d  END_REQUEST        id 1      8+0        REQUEST_COMPLETE, application status 3 (section 5.5)",
-    ]
-
-
-def test_dissect_explains_every_type_with_its_section() -> None:
-    values = pair(b"FCGI_MAX_CONNS", b"10") + pair(b"FCGI_MPXS_CONNS", b"1")
-    data = (
-        rec(0, 0)
-        + rec(BEGIN, 65535, b"\0\3\1\0\0\0\0\0", 255)
-        + rec(ABORT, 12345, b"", 8)
-        + rec(END, 1, bytes(8))
-        + rec(PARAMS, 1, GET, 5)
-        + rec(STDIN, 1, b"<")
-        + rec(STDOUT, 1, b">")
-        + rec(STDERR, 1, b"!", 7)
-        + rec(DATA, 1, b"")
-        + rec(GET_VALUES, 0, pair(b"FCGI_MAX_CONNS", b""))
-        + rec(RESULT, 0, values)
-        + rec(UNKNOWN, 0, b"\xff" + bytes(7))
-        + rec(12, 0)
-        + rec(255, 3, b"?" * 40)
-    )
-    assert lines(data) == [
-        "00000000  type 0             id 0      0+0        "
-        "a record type that the specification does not know (section 4.2)",
-        "00000008  BEGIN_REQUEST      id 65535  8+255      "
-        "a request begins, role filter; the connection stays open (section 5.1)",
-        "00000117  ABORT_REQUEST      id 12345  0+8        the web server gives the request up (section 5.4)",
-        "00000127  END_REQUEST        id 1      8+0        REQUEST_COMPLETE, application status 0 (section 5.5)",
-        "00000137  PARAMS             id 1      19+5       1 meta-variable: REQUEST_METHOD (section 5.2)",
-        "00000157  STDIN              id 1      1+0        1 byte of the request body: '<' (section 5.3)",
-        "00000160  STDOUT             id 1      1+0        1 byte of the response: '>' (section 5.3)",
-        "00000169  STDERR             id 1      1+7        1 byte of text for the error log: '!' (section 5.3)",
-        "00000179  DATA               id 1      0+0        end of the file to filter (section 5.3)",
-        "00000181  GET_VALUES         id 0      16+0       the web server asks for FCGI_MAX_CONNS (section 4.1)",
-        "00000199  GET_VALUES_RESULT  id 0      36+0       "
-        "the application answers FCGI_MAX_CONNS = 10, FCGI_MPXS_CONNS = 1 (section 4.1)",
-        "000001c5  UNKNOWN_TYPE       id 0      8+0        "
-        "the application does not know records of type 255 (section 4.2)",
-        "000001d5  type 12            id 0      0+0        "
-        "a record type that the specification does not know (section 4.2)",
-        "000001dd  type 255           id 3      40+0       "
-        "a record type that the specification does not know (section 4.2)",
-    ]
-
-
-def test_dissect_explains_requests_side_by_side_and_one_that_is_given_up() -> None:
-    data = begin(1) + begin(2, flags=0) + rec(PARAMS, 2, GET[:9]) + rec(PARAMS, 1, GET[:4]) + rec(PARAMS, 2, GET[9:])
-    data += rec(PARAMS, 1, GET[4:]) + rec(PARAMS, 2) + rec(ABORT, 2) + rec(PARAMS, 1) + rec(STDIN, 1)
-    data += rec(STDOUT, 1, b"\n") + end(2, 1) + rec(STDERR, 1) + end(1)
-    assert [(record.id, record.meaning) for record in dissect(data)] == [
-        (1, "a request begins, role responder; the connection stays open"),
-        (2, "a request begins, role responder; the application closes the connection afterwards"),
-        (2, "0 meta-variables; the next one goes on in another record"),
-        (1, "0 meta-variables; the next one goes on in another record"),
-        (2, "1 meta-variable: REQUEST_METHOD"),
-        (1, "1 meta-variable: REQUEST_METHOD"),
-        (2, "end of the meta-variables"),
-        (2, "the web server gives the request up"),
-        (1, "end of the meta-variables"),
-        (1, "end of the request body"),
-        (1, r"1 byte of the response: '\n'"),
-        (2, "REQUEST_COMPLETE, application status 1"),
-        (1, "end of text for the error log"),
-        (1, "REQUEST_COMPLETE, application status 0"),
-    ]
-
-
-def test_dissect_gives_values_to_compare() -> None:
-    assert list(dissect(rec(ABORT, 9, b"", 2) + b"\2" * 8)) == [
-        wire.Dissected(0, ABORT, 9, 0, 2, "the web server gives the request up", "5.4"),
-        wire.Dissected(10, None, 0, 0, 0, "version 2 instead of 1 in the record at byte 10", "3.3"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("data", "meaning"),
-    [
-        (begin(1, 2, 1), "a request begins, role authorizer; the connection stays open"),
-        (begin(1, 9, 1), "a request begins, role 9 (unknown); the connection stays open"),
-        (begin(1, 0, 0), "a request begins, role 0 (unknown); the application closes the connection afterwards"),
-        # Of the flags one bit means something.
-        (begin(1, 1, 0xFF), "a request begins, role responder; the connection stays open"),
-        (begin(1, 1, 0xFE), "a request begins, role responder; the application closes the connection afterwards"),
-        (begin(1, 0x0101, 1), "a request begins, role 257 (unknown); the connection stays open"),
-        (
-            rec(BEGIN, 1, b"\0\3\0" + bytes(9)),
-            "a request begins, role filter; the application closes the connection afterwards",
-        ),
-        (rec(BEGIN, 1, b"\0\1" + bytes(5)), "malformed: BEGIN_REQUEST of 7 bytes, 8 are needed"),
-        (rec(BEGIN, 1, b"\0\1"), "malformed: BEGIN_REQUEST of 2 bytes, 8 are needed"),
-        (end(1, 2**32 - 1, 0), "REQUEST_COMPLETE, application status 4294967295"),
-        (end(1, 0, 1), "CANT_MPX_CONN, application status 0"),
-        (end(1, 0, 2), "OVERLOADED, application status 0"),
-        (end(1, 0, 3), "UNKNOWN_ROLE, application status 0"),
-        (end(1, 0, 4), "protocol status 4 (unknown), application status 0"),
-        (end(1, 0, 77), "protocol status 77 (unknown), application status 0"),
-        (rec(END, 1), "malformed: END_REQUEST of 0 bytes, 8 are needed"),
-        (rec(END, 1, bytes(7)), "malformed: END_REQUEST of 7 bytes, 8 are needed"),
-        (rec(STDOUT, 1, b"x" * 32), f"32 bytes of the response: '{'x' * 32}'"),
-        (rec(STDOUT, 1, b"x" * 32 + b"y"), f"33 bytes of the response: '{'x' * 32}'..."),
-        (rec(DATA, 1, b"\x1b\n"), r"2 bytes of the file to filter: '\x1b\n'"),
-        (
-            rec(GET_VALUES, 0, pair(b"FCGI_MAX_REQS", b"") + pair(b"FCGI_MPXS_CONNS", b"")),
-            "the web server asks for FCGI_MAX_REQS, FCGI_MPXS_CONNS",
-        ),
-        (rec(GET_VALUES, 0), "the web server asks for nothing"),
-        (rec(GET_VALUES, 0, b"\1"), "malformed: name-value pair 1 is cut short: it begins at byte 0 of 1"),
-        (rec(RESULT, 0, pair(b"FCGI_MAX_REQS", b"\x07")), r"the application answers FCGI_MAX_REQS = \x07"),
-        (rec(GET_VALUES, 0, b"\x7f\0ab"), "malformed: name-value pair 1 is cut short: it begins at byte 0 of 4"),
-        (rec(GET_VALUES, 0, pair(b"\x1b[2J", b"") * 2), r"the web server asks for \x1b[2J, \x1b[2J"),
-        (rec(RESULT, 0, GET + b"\1"), "malformed: name-value pair 2 is cut short: it begins at byte 19 of 20"),
-        (rec(RESULT, 0), "the application answers that it knows none of these"),
-        (rec(UNKNOWN, 0, b"\x64" + bytes(7)), "the application does not know records of type 100"),
-        (rec(UNKNOWN, 0, b"\x64"), "malformed: UNKNOWN_TYPE of 1 bytes, 8 are needed"),
-        (rec(UNKNOWN, 0), "malformed: UNKNOWN_TYPE of 0 bytes, 8 are needed"),
-        (rec(100, 1), "a record type that the specification does not know"),
-        (
-            rec(PARAMS, 1, b"".join(pair(b"A%d" % i, b"") for i in range(7))),
-            "7 meta-variables: A0, A1, A2, A3, A4, ...",
-        ),
-        (
-            rec(PARAMS, 1, b"".join(pair(b"A%d" % i, b"") for i in range(5))),
-            "5 meta-variables: A0, A1, A2, A3, A4",
-        ),
-        (rec(PARAMS, 1, pair(b"\xe2\x82\xac\n", b"")), r"1 meta-variable: \u20ac\n"),
-        (rec(PARAMS, 1, pair(b"\xe2\x82\xac", b"")), r"1 meta-variable: \u20ac"),
-        # What is plain stays as it is, and what is no UTF-8 is seen to be none.
-        (rec(PARAMS, 1, pair(b"A\\B'\"", b"") + pair(b"\xff", b"")), r"2 meta-variables: A\B'" + r'", \udcff'),
-    ],
-)
-def test_dissect_explains_each_record(data: bytes, meaning: str) -> None:
-    (record,) = dissect(data)
-    assert record.meaning == meaning
-    assert "\n" not in str(record)
-    assert record.meaning in str(record)
-
-
-def test_dissect_names_a_type_the_specification_does_not_know() -> None:
-    assert lines(rec(100, 1)) == [
-        "00000000  type 100           id 1      0+0        "
-        "a record type that the specification does not know (section 4.2)"
-    ]
-
-
-def test_dissect_follows_pairs_across_records() -> None:
-    block = GET + pair(b"QUERY_STRING", b"a=b")
-    data = begin() + rec(PARAMS, 1, block[:30]) + rec(PARAMS, 2, GET) + rec(PARAMS, 1, block[30:]) + rec(PARAMS, 1)
-    assert [record.meaning for record in dissect(data)][1:] == [
-        "1 meta-variable: REQUEST_METHOD; the next one goes on in another record",
-        "1 meta-variable: REQUEST_METHOD",
-        "1 meta-variable: QUERY_STRING",
-        "end of the meta-variables",
-    ]
-    assert [record.meaning for record in dissect(rec(PARAMS, 1, GET[:5]) + rec(PARAMS, 1))] == [
-        "0 meta-variables; the next one goes on in another record",
-        "end of the meta-variables, malformed: 5 bytes into a pair",
-    ]
-    assert [record.meaning for record in dissect(rec(PARAMS, 1, GET[:5]) + begin() + rec(PARAMS, 1))][2] == (
-        "end of the meta-variables"
-    )
-
-
-@pytest.mark.parametrize(
-    ("data", "last"),
-    [
-        (
-            b"GET / HTTP/1.1\r\n\r\n",
-            "00000000  BROKEN             HTTP on a FastCGI port: version 71 instead of 1 in the "
-            "record at byte 0 (section 3.3)",
-        ),
-        (
-            begin() + b"\2" * 8,
-            "00000010  BROKEN             version 2 instead of 1 in the record at byte 16 (section 3.3)",
-        ),
-        (begin() + b"\1\5", "00000010  BROKEN             the stream ends inside a header: 2 of 8 bytes (section 3.3)"),
-        (
-            rec(STDIN, 5, b"x" * 9, 7)[:-8],
-            "00000000  BROKEN             the stream ends inside STDIN of request 5: 8 of 9+7 bytes (section 3.3)",
-        ),
-        (
-            rec(STDIN, 5, b"x" * 9, 7)[:8],
-            "00000000  BROKEN             the stream ends inside STDIN of request 5: 0 of 9+7 bytes (section 3.3)",
-        ),
-        (
-            rec(99, 300, b"", 1)[:-1],
-            "00000000  BROKEN             the stream ends inside type 99 of request 300: 0 of 0+1 bytes (section 3.3)",
-        ),
-        (
-            rec(PARAMS, 5, b"\3\3A"),
-            "0000000b  BROKEN             the stream ends 3 bytes into a name-value pair of request 5 (section 3.4)",
-        ),
-    ],
-)
-def test_dissect_says_what_is_wrong_with_a_broken_stream_and_where(data: bytes, last: str) -> None:
-    assert lines(data)[-1] == last
-
-
-def test_dissect_names_each_request_whose_meta_variables_are_cut_short() -> None:
-    data = rec(PARAMS, 5, b"\3\3A") + rec(PARAMS, 6, GET) + rec(PARAMS, 7, GET + b"\1\1") + b"\1\5\0"
-    assert [str(record) for record in dissect(data) if record.type is None] == [
-        "00000043  BROKEN             the stream ends inside a header: 3 of 8 bytes (section 3.3)",
-        "00000046  BROKEN             the stream ends 3 bytes into a name-value pair of request 5 (section 3.4)",
-        "00000046  BROKEN             the stream ends 2 bytes into a name-value pair of request 7 (section 3.4)",
-    ]
-
-
-@pytest.mark.parametrize("last", [ABORT, END])
-def test_dissect_does_not_miss_the_rest_of_a_request_that_was_given_up(last: int) -> None:
-    records = list(wire.dissect(begin() + rec(PARAMS, 1, GET[:9]) + rec(last, 1, bytes(8))))
-    assert [record.type for record in records] == [BEGIN, PARAMS, last]
-
-
-def test_dissect_of_nothing_is_nothing() -> None:
-    assert lines(b"") == []
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 13), st.integers(0, 2), st.binary(max_size=20)), max_size=6),
-    st.binary(max_size=20),
-)
-def test_dissect_never_raises(records: list[tuple[int, int, bytes]], tail: bytes) -> None:
-    data = b"".join(rec(kind, stream_id, content) for kind, stream_id, content in records) + tail
-    explained = list(dissect(data))
-    assert all(str(record).isprintable() for record in explained)
-    assert [(r.type, r.id, r.length) for r in explained][: len(records)] == [(k, i, len(c)) for k, i, c in records]
-
-
-def test_struct_of_tools_agrees_with_the_library() -> None:
-    assert struct.calcsize(">BBHHBB") == wire.HEADER_LENGTH
-    assert rec(STDIN, 3, b"12345678") == wire.encode_record(STDIN, 3, b"12345678")

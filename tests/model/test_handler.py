@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import trio
 
-from gateways import Application, GatewayError, Handler, Reject, Request, Response, Roles
-from gateways._model.handler import Resumed, Started, as_roles, drive, invoke, is_async
+from gateways import Application, GatewayError, Handler, Reject, Request, Response, Roles, URLMap
+from gateways._model import handler as handler_module
+from gateways._model.handler import Resumed, Started, as_roles, awaitable, drive, invoke, is_async
 from gateways._model.request import Carrier
 from tests.model.memory import RUNNERS, Run, ask, make, under_trio
 
@@ -84,6 +85,38 @@ def test_handlers_of_every_kind_answer_and_only_plain_ones_leave_the_task(
         request._carrier = carrier
         assert run(invoke(handler, request)) == Response("/x")
         assert carrier.calls == calls
+        assert run(Roles(handler)(request)) == Response("/x")
+        assert carrier.calls == 2 * calls
+        assert run(invoke(Roles(handler), request)) == Response("/x")
+        assert carrier.calls == 3 * calls
+
+
+class Cached:
+    """Wraps a coroutine function the way functools.partial does, and may answer by itself."""
+
+    def __init__(self, func: Handler) -> None:
+        self.func = func
+
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
+        return Response("cached") if request.path == "/known" else native(request)
+
+
+@pytest.mark.parametrize(("path", "answer"), [("/known", "cached"), ("/x", "/x")])
+def test_a_wrapper_of_a_coroutine_function_may_give_its_answer_without_waiting(path: str, answer: str) -> None:
+    wrapped: Any = Cached(native)
+    assert drive(Roles(wrapped)(make(PATH_INFO=path))) == Response(answer)
+
+
+@pytest.mark.parametrize("handler", ASYNC[:3])
+def test_nothing_stands_between_a_role_and_a_handler_that_makes_coroutines(handler: Handler) -> None:
+    assert awaitable(handler) is handler
+
+
+def test_a_handler_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    roles, app = Roles(plain), URLMap({"": functools.partial(plain)})
+    monkeypatch.setattr(handler_module, "is_async", None)
+    assert drive(roles(make(PATH_INFO="/x"))) == Response("/x")
+    assert drive(app(make(PATH_INFO="/x"))) == Response("/x")
 
 
 # --- roles
@@ -113,6 +146,21 @@ def test_law_trust_a_role_that_is_not_offered_is_refused_and_an_authorizer_denie
         drive(as_roles(native)(request))
     assert caught.value.status == status
     assert f"the role {role}" in capsys.readouterr().err
+
+
+def test_roles_are_settled_when_they_are_made() -> None:
+    roles: Any = Roles(native, filter=plain)
+    assert (roles.responder, roles.authorizer, roles.filter) == (native, None, plain)
+    with pytest.raises(AttributeError):
+        roles.responder = plain
+
+
+def test_a_kind_of_roles_with_a_call_of_its_own_is_asked() -> None:
+    class Shouting(Roles):
+        async def __call__(self, request: Request) -> Response:
+            return Response((await super().__call__(request)).body.upper())  # type: ignore[union-attr]
+
+    assert ask(Shouting(native), request=make(PATH_INFO="/x")).body == b"/X"
 
 
 def test_roles_need_a_handler() -> None:

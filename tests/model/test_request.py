@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 
 from gateways import Body, IncompleteBody, LimitExceeded, RemoteProtocolError, Request
-from gateways._model.environ import Rules
+from gateways._model.environ import Rules, build
 from gateways._model.handler import drive
 from gateways._model.request import BytesSource, Carrier, content_length, in_memory
 from tests.model.memory import make
@@ -116,6 +117,43 @@ def test_a_port_that_is_no_number_is_none(port: str) -> None:
 def test_environ_as_sent_keeps_wire_order_and_repeats_but_not_httpoxy() -> None:
     pairs = (("SCRIPT_NAME", "/app"), ("REQUEST_METHOD", "GET"), ("HTTP_PROXY", "evil"), ("SCRIPT_NAME", ""), ("X", ""))
     assert Request(pairs).environ_as_sent == (*pairs[:2], *pairs[3:])
+
+
+def of_a_transport(sent: Mapping[str, str] | Sequence[tuple[str, str]], data: Body | None = None) -> Request:
+    """A request as the transports make it: of parts that have been checked."""
+    environ, path, _ = build(sent, "fastcgi", Rules())
+    return Request._built(environ, path, sent, in_memory(b"", None), "responder", data, "fastcgi", Carrier())
+
+
+@pytest.mark.parametrize("shape", [MappingProxyType, lambda sent: tuple(sent.items())], ids=["mapping", "pairs"])
+def test_environ_as_sent_is_the_same_whichever_way_the_variables_came(shape: Callable[[dict[str, str]], Any]) -> None:
+    request = of_a_transport(shape({"REQUEST_METHOD": "GET", "HTTP_PROXY": "evil", "X": "", "SCRIPT_NAME": "/app/"}))
+    pairs = (("REQUEST_METHOD", "GET"), ("X", ""), ("SCRIPT_NAME", "/app/"))
+    inner = request.mounted("")
+    assert inner is not None
+    assert inner.environ_as_sent == pairs
+    assert request.environ_as_sent == pairs
+    assert request.environ_as_sent is request.environ_as_sent
+    assert "HTTP_PROXY" not in request.environ
+
+
+def test_a_request_without_data_has_an_empty_body_there() -> None:
+    request = of_a_transport({"REQUEST_METHOD": "GET"})
+    assert drive(request.data.read()) == b""
+    assert request.data is request.data
+    assert request.data.length == 0
+    assert request == Request({"REQUEST_METHOD": "GET"})
+
+
+def test_a_request_keeps_the_data_it_was_made_with() -> None:
+    data = in_memory(b"file", None)
+    assert of_a_transport({"REQUEST_METHOD": "GET"}, data).data is data
+
+
+def test_headers_are_one_view_of_the_environ() -> None:
+    request = make(HTTP_A="1")
+    assert request.headers["a"] == "1"
+    assert request.headers is request.headers
 
 
 def test_a_request_that_no_server_could_serve_cannot_be_made() -> None:

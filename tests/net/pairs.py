@@ -27,11 +27,19 @@ def descriptors() -> int:
     return len(os.listdir("/dev/fd"))
 
 
+#: The task that watches the deadlines of a service.
+SWEEPER = "gateways._net.serving.Service.sweep"
+
+
 def tasks() -> int:
-    """How many tasks there are, trio's own included."""
+    """How many tasks there are, trio's own included, but for those of a crew that have nothing to do."""
+
+    def idle(task: trio.lowlevel.Task) -> bool:
+        return any(frame.f_code.co_name == "_follow" for frame, _ in task.iter_await_frames())
 
     def below(task: trio.lowlevel.Task) -> int:
-        return 1 + sum(below(child) for nursery in task.child_nurseries for child in nursery.child_tasks)
+        children = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+        return sum(below(child) for child in children) + (not idle(task))
 
     root = trio.lowlevel.current_root_task()
     assert root is not None
@@ -88,6 +96,22 @@ def narrow_tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 
 @asynccontextmanager
+async def staffed(service: serving.Service) -> AsyncGenerator[trio.Nursery]:
+    """A nursery to start the service's streams in. At the end its connections are waited for, and nothing is left."""
+    async with trio.open_nursery() as nursery:
+        yield nursery
+        await service.idle()
+        if not nursery.cancel_scope.cancel_called:
+            assert crew_alone(nursery)
+            nursery.cancel_scope.cancel()
+
+
+def crew_alone(nursery: trio.Nursery) -> bool:
+    """Whether no tasks are left but those that wait for more to do, and the one that watches the deadlines."""
+    return all(task.name.startswith(("gateways._net.crew.", SWEEPER)) for task in nursery.child_tasks)
+
+
+@asynccontextmanager
 async def connected(
     app: Handler, protocol: serving.Protocol = FASTCGI, make: Callable[[], Any] = pair, **limits: Any
 ) -> AsyncGenerator[tuple[serving.Service, Peer]]:
@@ -97,14 +121,13 @@ async def connected(
     client = fastcgi.ClientConnection() if protocol is FASTCGI else scgi.ClientConnection()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             service.start(SocketStream(theirs), nursery)
             try:
                 yield service, Peer(stream, client)
             finally:
                 stream.socket.close()
                 await service.idle()
-                assert not nursery.child_tasks
                 # A nursery swallows the Cancelled of a task that fails with one, and everything stops without a word.
                 assert not nursery.cancel_scope.cancel_called
 

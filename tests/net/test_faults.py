@@ -47,12 +47,14 @@ from tests.net.pairs import (
     asking,
     asking_scgi,
     connected,
+    crew_alone,
     descriptors,
     narrow_pair,
     narrow_tcp_pair,
     nothing_left_open,
     pair,
     service_for,
+    staffed,
     tasks,
     tcp_pair,
 )
@@ -185,16 +187,33 @@ class Faulty:
         if failing and self._scope is not None:
             self._scope.cancel()
         if failing and self._fault == "gone":
-            self.inner.close()
+            self._cut()
         return failing and self._fault in faults
+
+    def _cut(self) -> None:
+        if self.inner.fileno() >= 0:
+            with socket.socket(fileno=os.dup(self.inner.fileno())) as same, contextlib.suppress(OSError):
+                same.shutdown(socket.SHUT_RDWR)
+
+    def fileno(self) -> int:
+        return self.inner.fileno()
+
+    def _short(self, max_bytes: int) -> int:
+        if self._fault == "short" and self.count > self._at:
+            return 1 if self.count - self._at < 300 else 4999  # byte by byte, but not for ever
+        return max_bytes
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        return b"" if self._now("gone", "end") else self.inner.receive_nowait(self._short(max_bytes))
 
     async def receive(self, max_bytes: int) -> bytes:
         if self._now("gone", "end"):
             await trio.lowlevel.checkpoint()
             return b""
-        if self._fault == "short" and self.count > self._at:
-            max_bytes = 1 if self.count - self._at < 300 else 4999  # byte by byte, but not for ever
-        return await self.inner.receive(max_bytes)
+        return await self.inner.receive(self._short(max_bytes))
+
+    def nothing_unread(self) -> bool:
+        return self.inner.nothing_unread()
 
     def send_nowait(self, data: bytes | bytearray) -> int:
         if self._now("gone"):
@@ -264,7 +283,7 @@ async def test_whichever_operation_on_the_stream_fails_nothing_leaks(
     good = [asking("/") if protocol is FASTCGI else asking_scgi("/")]
     service = service_for(troubled, protocol)
     with nothing_left_open(), trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             usual, operations = await say(service, nursery, talk)
             fine, _ = await say(service, nursery, good)
             assert b"200 OK" in fine
@@ -275,7 +294,7 @@ async def test_whichever_operation_on_the_stream_fails_nothing_leaks(
                 else:
                     assert len(heard) <= len(usual)
                 assert not service.connections
-                assert not nursery.child_tasks
+                assert crew_alone(nursery)
             assert (await say(service, nursery, good))[0] == fine
     if fault != "bug":
         assert "internal error" not in caplog.text
@@ -288,11 +307,12 @@ async def test_cancelled_at_whichever_operation_the_server_leaves_nothing(
     protocol: serving.Protocol, talk: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     with nothing_left_open(), trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-            _, operations = await say(service_for(troubled, protocol), nursery, talk)
+        service = service_for(troubled, protocol)
+        async with staffed(service) as nursery:
+            _, operations = await say(service, nursery, talk)
         for at in range(operations):
             service = service_for(troubled, protocol, goodbye_timeout=0.001)
-            async with trio.open_nursery() as nursery:
+            async with staffed(service) as nursery:
                 await say(service, nursery, talk, at=at, scope=nursery.cancel_scope)
             assert not service.connections
     assert "internal error" not in caplog.text
@@ -331,7 +351,7 @@ async def test_whichever_operation_of_a_call_fails_it_is_answered_whole_or_raise
         return b"".join(pieces), faulty.count
 
     with nothing_left_open(), trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             usual, operations = await make_call(nursery, "none", 0)
             for at in range(operations):
                 try:
@@ -340,7 +360,7 @@ async def test_whichever_operation_of_a_call_fails_it_is_answered_whole_or_raise
                     assert fault in ("gone", "end")
                 except RuntimeError:
                     assert fault == "bug"
-                assert not nursery.child_tasks
+                assert crew_alone(nursery)
 
 
 async def test_F37_W41_an_ABORT_in_the_middle_of_a_record_does_not_spoil_the_records_after_it() -> None:
@@ -382,7 +402,7 @@ async def test_F07_W42_W43_W45_after_every_prefix_of_a_conversation_an_end_or_a_
     good = [asking("/") if protocol is FASTCGI else asking_scgi("/")]
     service = service_for(troubled, protocol)
     with nothing_left_open(), trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             for length in range(len(whole) + 1):
                 ours, theirs = make()
                 service.start(SocketStream(theirs), nursery)
@@ -392,7 +412,7 @@ async def test_F07_W42_W43_W45_after_every_prefix_of_a_conversation_an_end_or_a_
                     ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 ours.close()
                 await service.idle()
-                assert not nursery.child_tasks
+                assert crew_alone(nursery)
             heard, _ = await say(service, nursery, good)
     assert b"200 OK" in heard
     assert "Traceback" not in caplog.text
@@ -556,7 +576,7 @@ async def test_a_connection_lost_between_the_first_step_and_the_wait_cancels_the
     service = service_for(handler)
     ours, theirs = pair()
     with ours:
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             # The read is the first operation; the write of what the handler sent before it waits is the second.
             service.start(Faulty(SocketStream(theirs), "gone", 1), nursery)
             ours.send(asking("/"))
@@ -634,7 +654,7 @@ async def test_O26_an_error_beside_Cancelled_does_not_escape_from_a_server_that_
     service = service_for(fails_in_cleanup)
     ours, theirs = pair()
     with ours:
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             service.start(SocketStream(theirs), nursery)
             ours.send(asking("/"))
             await trio.testing.wait_all_tasks_blocked()
@@ -683,7 +703,7 @@ async def test_KeyboardInterrupt_in_a_handler_ends_the_server_and_tells_the_web_
     ours, theirs = pair()
     with ours:
         with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012 - the nursery is what raises
-            async with trio.open_nursery() as nursery:
+            async with staffed(service) as nursery:
                 service.start(SocketStream(theirs), nursery)
                 ours.send(asking("/"))
                 await service.idle()
@@ -698,7 +718,7 @@ async def test_requests_that_the_stop_comes_before_are_forgotten_quietly() -> No
     service = service_for(handler, goodbye_timeout=0.01)
     ours, theirs = pair()
     with ours, nothing_left_open_but(theirs):
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             service.start(SocketStream(theirs), nursery)
             # The first answer is stuck, so that the second request has not begun.
             ours.send(asking("/", keep=True) + asking("/", b"y" * 1000, stream_id=2))
@@ -999,7 +1019,7 @@ async def test_a_connection_that_was_given_up_is_complained_of_once(
     service = service_for(stubborn, write_timeout=10)
     ours, theirs = pair()
     with ours:
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             nursery.start_soon(service.sweep)
             service.start(SocketStream(theirs), nursery)
             ours.send(asking("/"))
@@ -1016,7 +1036,7 @@ async def test_a_connection_that_pipelines_without_a_pause_is_not_taken_for_a_sl
     service = service_for(troubled, params_timeout=10)
     ours, theirs = pair()
     with ours:
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             nursery.start_soon(service.sweep)
             service.start(SocketStream(theirs), nursery)
             # Every read ends in the middle of the variables of the next request.

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from gateways import Limits, LocalProtocolError, Reject, Request, Response, Roles
+from gateways import Limits, LocalProtocolError, Reject, Request, Response, Roles, fastcgi
 from gateways._net import serving
 from gateways._net.connection import Connection
 from gateways._net.stream import SocketStream
@@ -33,6 +33,7 @@ from tests.net.pairs import (
     nothing_left_open,
     pair,
     service_for,
+    staffed,
     tasks,
     tcp_pair,
 )
@@ -193,7 +194,7 @@ async def test_the_log_has_a_few_lines_a_second_for_many_violations(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = service_for(fine)
-    async with trio.open_nursery() as nursery:
+    async with staffed(service) as nursery:
         for _ in range(50):
             ours, theirs = pair()
             with ours:
@@ -322,7 +323,7 @@ async def test_F09_W51_who_asks_without_end_and_does_not_read_is_held_back_and_t
     service = service_for(fine, write_timeout=60)
     ours, theirs = narrow_pair()
     with ours:
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             nursery.start_soon(service.sweep)
             service.start(SocketStream(theirs), nursery)
             [connection] = service.connections
@@ -361,7 +362,7 @@ async def slowly(service: serving.Service) -> AsyncGenerator[socket.socket]:
     """A connection to a service whose deadlines run; at the end it must be closed already."""
     ours, theirs = pair()
     with ours, nothing_left_open_but_both(ours, theirs):
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             nursery.start_soon(service.sweep)
             service.start(SocketStream(theirs), nursery)
             yield ours
@@ -509,7 +510,7 @@ async def test_W42_a_request_that_ends_before_its_variables_do_runs_nothing(capl
     whole = begin() + rec(PARAMS, 1, METHOD, 5) + rec(PARAMS, 1)
     service = service_for(handler)
     with nothing_left_open():
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             for length in range(len(whole) + 1):
                 ours, theirs = pair()
                 with ours:
@@ -600,7 +601,7 @@ async def test_W37_small_records_fill_little_more_memory_than_the_buffer(size: i
     service = service_for(handler)
     ours, theirs = pair()
     with ours:
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             service.start(SocketStream(theirs), nursery)
             ours.send(framed(body=None, params=METHOD + param(b"PATH_INFO", b"/wait")))
             await handler.started.wait()
@@ -895,7 +896,7 @@ async def test_F14_F37_W41_an_ABORT_is_answered_after_a_goodbye_though_the_handl
     service = service_for(handler)
     ours, theirs = pair()
     with ours, trio.fail_after(100):
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             nursery.start_soon(service.sweep)
             service.start(SocketStream(theirs), nursery)
             ours.send(framed(1, params=METHOD + param(b"PATH_INFO", b"/wait")))
@@ -930,23 +931,22 @@ async def test_F14_F37_W41_an_ABORT_is_answered_after_a_goodbye_though_the_handl
 
 
 async def test_F37_a_bug_that_a_goodbye_brings_out_ends_its_connection_and_not_the_server(
-    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = Stubborn()
     service = service_for(handler)
     ours, theirs = pair()
 
-    def fail(stream_id: int, status: int = 0) -> bytes:
+    def fail(connection: fastcgi.ServerConnection, stream_id: int, status: int = 0) -> bytes:
         raise ZeroDivisionError
 
     with ours, trio.fail_after(100):
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             nursery.start_soon(service.sweep)
             service.start(SocketStream(theirs), nursery)
             ours.send(framed(1, params=METHOD + param(b"PATH_INFO", b"/wait")))
             await handler.started.wait()
-            connection = await one_connection(service)
-            vars(connection.protocol)["end"] = fail
+            monkeypatch.setattr(fastcgi.ServerConnection, "end", fail)
             ours.send(rec(ABORT, 1))
             await trio.sleep(2)
             assert "internal error" in caplog.text
@@ -987,7 +987,7 @@ async def test_F09_a_request_over_its_deadline_is_answered_though_its_handler_go
     service = service_for(handler, request_timeout=5)
     ours, theirs = pair()
     with ours, trio.fail_after(100):
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             nursery.start_soon(service.sweep)
             service.start(SocketStream(theirs), nursery)
             ours.send(framed(1, params=METHOD + param(b"PATH_INFO", b"/wait")))

@@ -17,7 +17,7 @@ import trio.testing
 from gateways import Limits, Listen, Request, Response
 from gateways._net import serving
 from gateways._net.stream import SocketStream
-from tests.net.pairs import asking_scgi, descriptors, nothing_left_open, pair, service_for, tasks
+from tests.net.pairs import asking_scgi, descriptors, nothing_left_open, pair, service_for, staffed, tasks
 from tests.net.test_hostile import RESET_ON_CLOSE, Waiting, everything, fine, read_all, until
 from tests.net.tools import PATIENCE, SCGI, running, unix, variables
 
@@ -99,7 +99,7 @@ async def test_S02_SH01_SH02_a_length_costs_no_memory_until_its_bytes_are_there(
     service = service_for(fine, SCGI, max_params_bytes=1 << 33)
     ours, theirs = pair()
     with ours:
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             service.start(SocketStream(theirs), nursery)
             await trio.testing.wait_all_tasks_blocked()
             tracemalloc.start()
@@ -496,7 +496,7 @@ async def test_S02_a_byte_every_five_seconds_does_not_put_off_the_deadline(
     service = service_for(fine, SCGI, params_timeout=10)
     ours, theirs = pair()
     with ours:
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             nursery.start_soon(service.sweep)
             service.start(SocketStream(theirs), nursery)
             assert 15 <= await dripped(ours, HELLO) <= 21
@@ -511,7 +511,7 @@ async def test_S01_one_byte_at_a_time_is_a_request_like_any_other() -> None:
     service = service_for(handler, SCGI)
     ours, theirs = pair()
     with ours:
-        async with trio.open_nursery() as nursery:
+        async with staffed(service) as nursery:
             service.start(SocketStream(theirs), nursery)
             for number in HELLO:
                 ours.send(bytes([number]))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateways._model.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+from gateways._model.headers import as_pairs
 from gateways._model.limits import Limits
 from gateways.events import (
     BodyEnded,
@@ -305,6 +306,16 @@ def test_expecting_from_the_first_byte_of_a_request_to_the_end_of_its_headers() 
         assert bool(connection.expecting) is (at < len(HELLO) - len(b",abc"))
 
 
+def test_nothing_of_the_input_is_kept_once_it_was_handed_on() -> None:
+    for pieces in cuts(HELLO):
+        connection = ServerConnection()
+        feed(connection, pieces)
+        # What a connection refers to is small, or shared by all of them.
+        held = [getattr(connection, name) for name in ServerConnection.__slots__]
+        assert not [value for value in held if isinstance(value, bytes | bytearray | dict | list)]
+        assert not hasattr(connection, "__dict__")
+
+
 @pytest.mark.parametrize("end", [b"", b"x", b"99999:"])
 def test_not_expecting_once_there_is_nothing_to_wait_for(end: bytes) -> None:
     connection = ServerConnection()
@@ -330,6 +341,16 @@ def test_S08_S09_answer_leaves_as_it_is_and_ends_the_connection() -> None:
     assert connection.end(0, status=7) == b""
     assert connection.closing
     assert not connection.broken
+
+
+@pytest.mark.parametrize("body", [b"", b"# hi"])
+def test_S08_S09_whole_answer_is_head_body_and_end(body: bytes) -> None:
+    at_once, by_steps = ServerConnection(), ServerConnection()
+    for connection in (at_once, by_steps):
+        connection.receive_data(HELLO)
+    sent = by_steps.send_head(0, b"20 text/gemini\r\n") + by_steps.send_body(0, body) + by_steps.end(0, 7)
+    assert at_once.answer(0, b"20 text/gemini\r\n", body, 7) == sent
+    assert repr(at_once) == repr(by_steps) == "<scgi.ServerConnection reading rest, sending ended, closing>"
 
 
 def test_answer_may_come_before_the_body_has() -> None:
@@ -367,6 +388,7 @@ def test_misuse_is_a_local_error() -> None:
         lambda: connection.send_log(0, "x"),
         lambda: connection.end(0),
         lambda: connection.fail(0),
+        lambda: connection.answer(0, b"Status: 200 OK\r\n\r\n", b"x"),
     ]
 
     def refused() -> list[int]:
@@ -378,7 +400,7 @@ def test_misuse_is_a_local_error() -> None:
                 numbers.append(number)
         return numbers
 
-    assert refused() == [0, 1, 2, 3, 4]
+    assert refused() == [0, 1, 2, 3, 4, 5]
     connection.receive_data(HELLO)
     with pytest.raises(LocalProtocolError, match="the head is due"):
         connection.send_body(0, b"x")
@@ -387,8 +409,10 @@ def test_misuse_is_a_local_error() -> None:
     connection.send_head(0, b"Status: 200 OK\r\n\r\n")
     with pytest.raises(LocalProtocolError, match="the head was sent"):
         connection.send_head(0, b"Status: 200 OK\r\n\r\n")
+    with pytest.raises(LocalProtocolError, match="the head was sent"):
+        connection.answer(0, b"Status: 200 OK\r\n\r\n", b"")
     connection.end(0)
-    assert refused() == [0, 1, 2, 3, 4]
+    assert refused() == [0, 1, 2, 3, 4, 5]
 
 
 def test_failed_connection_has_nothing_to_answer() -> None:
@@ -462,7 +486,7 @@ def test_capture_of_a_small_web_server_decodes_to_what_was_recorded(capture: Sma
     for pieces in cuts(capture.wire):
         first, *rest = feed(ServerConnection(), pieces)
         assert isinstance(first, RequestReceived)
-        assert first.environ == expected
+        assert as_pairs(first.environ) == expected
         assert rest[-1] == BodyEnded(0)
 
 

@@ -48,8 +48,12 @@ def _end_of_head(buffer: "bytes | bytearray") -> "int | None":
     """Where the blank line ends, whichever line ends are used."""
     if buffer[:1] == b"\n" or buffer[:2] == b"\r\n":
         return buffer.index(b"\n") + 1
-    ends = [at + len(mark) for mark in (b"\n\r\n", b"\n\n") if (at := buffer.find(mark)) >= 0]
-    return min(ends) if ends else None
+    crlf = buffer.find(b"\n\r\n")
+    # A blank line counts only before the other kind, so the body behind the head is not searched for it.
+    bare = buffer.find(b"\n\n") if crlf < 0 else buffer.find(b"\n\n", 0, crlf + 1)
+    if bare >= 0:
+        return bare + 2
+    return crlf + 3 if crlf >= 0 else None
 
 
 def _field(line: str) -> "tuple[str, str]":

@@ -73,6 +73,9 @@ class ServerConnection:
         self.closing = self._answered = True
         return b""
 
+    def answer(self, stream_id: int, head: bytes, body: bytes, status: int = 0) -> bytes:
+        return self._send(head + body) + self.end(stream_id)
+
     def fail(self, stream_id: int) -> bytes:
         self.broken = True
         return self.end(stream_id)
