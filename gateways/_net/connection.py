@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _TOO_MUCH_UNSENT = 262_144
+_NONE_DUE: dict[int, float] = {}
 
 
 class Connection:
@@ -44,6 +45,7 @@ class Connection:
         "_drained",
         "_half_closed",
         "_lingering",
+        "_opened_at",
         "_owed",
         "_params_due",
         "_reading",
@@ -87,10 +89,11 @@ class Connection:
         self._written: trio.Event | None = None
         self._write_due: float | None = None
         #: When something last came in, or an answer ended.
-        self._active_at = trio.current_time()
-        #: When the variables of a request have to be in, by its id; 0 for bytes that tell of no request yet. A
-        #: connection that says nothing at all is as slow as one that never comes to the end of its variables.
-        self._params_due = {0: self.deadline(service.limits.params_timeout)}
+        self._active_at = self._opened_at = trio.current_time()
+        #: When the variables of a request have to be in, by its id; 0 for bytes that tell of no request yet. None
+        #: before the first request: a connection that says nothing at all is as slow as one that never comes to the
+        #: end of its variables.
+        self._params_due: dict[int, float] | None = None
 
     @staticmethod
     def deadline(seconds: float | None) -> float:
@@ -134,7 +137,9 @@ class Connection:
         """After an answer: see to it that it gets out, and close when it was the last."""
         if self._unsent:
             self.write_in_background()
-        elif self.exchanges or self._lingering is not None:
+        elif self.exchanges:
+            self.mind_reading()
+        elif self._lingering is not None:
             pass
         elif self.protocol.broken:
             self._lose()
@@ -142,6 +147,8 @@ class Connection:
             self._stop_reading()
         elif self.protocol.closing or self._half_closed or (self.service.draining and not self.protocol.expecting):
             self._say_goodbye()
+        elif not self._watched:
+            self.mind_reading()
 
     def _say_goodbye(self) -> None:
         """Close in such a way that unread input does not turn the answer into a reset: end writing, then read on
@@ -187,6 +194,8 @@ class Connection:
         expecting = self.protocol.expecting
         if expecting or self._params_due:
             self._mind_params(expecting)
+        elif self._params_due is None:
+            self._params_due = _NONE_DUE
         if not self.exchanges:
             self.settle()
 
@@ -303,7 +312,6 @@ class Connection:
         if exchange.scope is not None:
             self._active_at = trio.current_time()  # it has waited
         self.service.log_access(exchange)
-        self.mind_reading()
 
     def _abort_all(self) -> None:
         for exchange in self.exchanges.values():
@@ -390,9 +398,15 @@ class Connection:
 
     def _mind_params(self, expecting: Collection[int]) -> None:
         before = self._params_due
+        if before is None:
+            before = {0: self._first_due()}
         # The time runs from the first byte, which told of no request yet.
         new = before.get(0) or self.deadline(self.service.limits.params_timeout)
         self._params_due = {stream_id: before.get(stream_id, new) for stream_id in expecting}
+
+    def _first_due(self) -> float:
+        seconds = self.service.limits.params_timeout
+        return float("inf") if seconds is None else self._opened_at + seconds
 
     def sweep(self, now: float) -> None:
         """See whether any deadline has passed."""
@@ -405,7 +419,7 @@ class Connection:
             self._lose()
         elif self.gone:
             pass  # nothing is due any more, whatever a handler still does
-        elif self._params_due and now > min(self._params_due.values()):
+        elif now > (self._first_due() if self._params_due is None else min(self._params_due.values(), default=now)):
             self.service.complain("a request did not come to the end of its variables in time")
             self._lose()
         elif self.exchanges:

@@ -192,7 +192,7 @@ class Service:
             self.complain(f"refused a connection from {host or 'a unix socket'}: it is not among those allowed")
             return
         try:
-            stream = SocketStream(connected)
+            stream = SocketStream(connected, unix=not isinstance(peer, tuple))
         except OSError:
             connected.close()  # gone between accept and now
             return

@@ -5,10 +5,12 @@ Sockets are used without trio's wrapper: an attempt first, trio's wait only when
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
 import struct
+import termios
 from typing import Protocol
 
 import trio
@@ -81,7 +83,7 @@ class SocketStream:
 
     __slots__ = ("_closed", "_socket", "_waited_for", "here", "peer")
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, *, unix: bool | None = None) -> None:
         connected.setblocking(False)
         self._socket = connected
         self._closed = False
@@ -89,7 +91,7 @@ class SocketStream:
         self._waited_for = False
         self.peer: tuple[str, int] | None = None
         self.here: tuple[str, int] | None = None
-        if connected.family != socket.AF_UNIX:
+        if not (connected.family == socket.AF_UNIX if unix is None else unix):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.peer = connected.getpeername()[:2]
             self.here = connected.getsockname()[:2]
@@ -121,7 +123,7 @@ class SocketStream:
 
     def nothing_unread(self) -> bool:
         # On a unix socket what was sent has arrived.
-        return self.peer is None and self.receive_nowait(1) is None
+        return self.peer is None and not any(fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4)))
 
     def send_nowait(self, data: bytes | bytearray) -> int:
         try:

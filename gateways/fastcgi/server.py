@@ -60,41 +60,28 @@ class Statistics:
 
 
 class _Request:
-    """What is known of one request."""
+    """What is known of one request. What most requests never change is not set for each."""
 
-    __slots__ = (
-        "aborted",
-        "early",
-        "early_end",
-        "keep",
-        "log",
-        "log_room",
-        "log_used",
-        "params",
-        "role",
-        "stage",
-        "steps",
-    )
+    #: RequestAborted was given out
+    aborted = False
+    #: the PARAMS stream so far; None once it is over the limit, or of no more use
+    params: bytearray | None = None
+    #: STDIN that came before the end of PARAMS, and whether it ended there
+    early: bytes | bytearray = b""
+    early_end = False
+    #: log text that waits for a record it can travel with; whether any was sent
+    log: bytes | bytearray = b""
+    log_used = False
 
-    def __init__(self, role: int, keep: bool, log_room: int) -> None:
+    def __init__(self, role: int, keep: bool, log_room: int, stage: str = "inactive") -> None:
         self.role = role
         #: FCGI_KEEP_CONN
         self.keep = keep
         #: the table of its role, and the state it is in. A role that is unknown is rejected, and has a body like most.
         self.steps = _STEPS.get(role) or _STEPS[wire.RESPONDER]
-        self.stage = "inactive"
-        #: RequestAborted was given out
-        self.aborted = False
-        #: the PARAMS stream so far; None once it is over the limit
-        self.params: bytearray | None = bytearray()
-        #: STDIN that came before the end of PARAMS, and whether it ended there
-        self.early = bytearray()
-        self.early_end = False
-        #: log text that waits for a record it can travel with; how much more is welcome (below 0: it was cut);
-        #: whether any was sent
-        self.log = bytearray()
+        self.stage = stage
+        #: how much more log text is welcome; below 0: it was cut
         self.log_room = log_room
-        self.log_used = False
 
 
 class ServerConnection:
@@ -236,9 +223,7 @@ class ServerConnection:
         environ = wire.read_plain(block, limits.max_params) if len(block) <= limits.max_params_bytes else None
         if environ is None:
             return data
-        request = _Request(role, flags & wire.KEEP_CONN != 0, limits.max_stderr)
-        request.params = None
-        request.stage = "stdin"
+        request = _Request(role, flags & wire.KEEP_CONN != 0, limits.max_stderr, "stdin")
         self._requests[stream_id] = request
         self._begun += 1
         self._ignored_now = 0
@@ -345,6 +330,7 @@ class ServerConnection:
             return self._reject(stream_id, request, wire.OVERLOADED)
         if request.role not in self._roles:
             return self._reject(stream_id, request, wire.UNKNOWN_ROLE)
+        request.params = bytearray()
         self._begun += 1
         self._requests[stream_id] = request
         self._in_params.add(stream_id)
@@ -395,7 +381,7 @@ class ServerConnection:
             self._events.append(RequestReceived(stream_id, role, environ, request.keep))
             following = self._begin_body(stream_id, request)
         request.params = None
-        request.early.clear()
+        request.early = b""
         return following
 
     def _environ(self, request: _Request) -> tuple[tuple[str, str], ...]:
@@ -427,6 +413,7 @@ class ServerConnection:
                 f"of request {stream_id}"
             )
         else:
+            request.early = request.early or bytearray()
             request.early += content
 
     def _end_early(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
@@ -507,6 +494,7 @@ class ServerConnection:
         request = self._answerable(stream_id)
         data = text.encode("utf-8", "backslashreplace")
         if request.log_room >= 0:
+            request.log = request.log or bytearray()
             request.log += data[: request.log_room]
             request.log_room -= len(data)
             if request.log_room < 0:
@@ -569,7 +557,7 @@ class ServerConnection:
             return b""
         request.log_used = True
         records = wire.encode_stream(wire.STDERR, stream_id, bytes(request.log))
-        request.log.clear()
+        request.log = b""
         return records
 
     def _answerable(self, stream_id: int) -> _Request:
