@@ -30,6 +30,7 @@ from gateways.events import (
     RequestAborted,
     RequestReceived,
     RequestRefused,
+    Variables,
 )
 from gateways.fastcgi import state, wire
 
@@ -384,11 +385,13 @@ class ServerConnection:
         request.early = b""
         return following
 
-    def _environ(self, request: _Request) -> tuple[tuple[str, str], ...]:
+    def _environ(self, request: _Request) -> Variables:
         limits = self._limits
         if request.params is None:
             raise LimitExceeded(f"meta-variables of more than {limits.max_params_bytes} bytes", status=431)
-        return tuple(wire.decode_pairs(bytes(request.params), limits.max_params))
+        pairs = wire.decode_pairs(bytes(request.params), limits.max_params)
+        environ = dict(pairs)
+        return environ if len(environ) == len(pairs) else tuple(pairs)
 
     def _begin_body(self, stream_id: int, request: _Request) -> str | None:
         """Hand on what came early. Gives the state that follows, where that is not the usual one."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import attrs
 
 from gateways import Body, Request, fastcgi, scgi
+from gateways._model.headers import as_pairs
 from gateways._model.request import BytesSource
 from gateways.cgi import guest
 from gateways.events import BodyEnded, BodyReceived, Event, Pairs, RequestAborted, RequestReceived, ServerConnection
@@ -91,7 +92,7 @@ def _arrivals(events: Iterable[Event]) -> Iterator[Arrived]:
     for event in events:
         match event:
             case RequestReceived(stream_id, role, environ, _):
-                requests[stream_id] = Arrived(stream_id, role, environ, b"", complete=False, aborted=False)
+                requests[stream_id] = Arrived(stream_id, role, as_pairs(environ), b"", complete=False, aborted=False)
             case BodyReceived(stream_id, data):
                 so_far = requests[stream_id]
                 requests[stream_id] = attrs.evolve(so_far, body=so_far.body + data)
