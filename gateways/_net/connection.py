@@ -348,12 +348,17 @@ class Connection:
         if sent < 0:
             self._lose()
         else:
-            self._unsent += data[sent:]
+            self._unsent += memoryview(data)[sent:]
             self.mind_reading()
             self._write_due = self.deadline(self.service.limits.write_timeout)
 
     async def flushed(self) -> None:
-        """Wait until everything is sent or the peer is gone. Cancelled, it leaves the rest for the next caller."""
+        """Wait until everything is sent or the peer is gone. Cancelled, it leaves the rest for the next caller.
+
+        It waits once in any case: a handler that sends as fast as its peer reads would keep the others from their turn.
+        """
+        if not self._unsent:
+            await trio.lowlevel.checkpoint()
         while self._unsent:
             if self._written is not None:
                 await self._written.wait()
@@ -373,11 +378,7 @@ class Connection:
                 self._lose()
                 return
             del self._unsent[:sent]
-            if self._unsent:
-                self._write_due = self.deadline(self.service.limits.write_timeout)
-                await trio.lowlevel.checkpoint()  # a peer that reads as fast as we write would keep us here
-            else:
-                self._write_due = None
+            self._write_due = self.deadline(self.service.limits.write_timeout) if self._unsent else None
 
     def write_in_background(self) -> None:
         """See to it that what could not be sent at once is sent although no handler waits for that."""

@@ -264,7 +264,6 @@ class Exchange(Carrier):
         if self._gathered >= _FLUSH_AT or (self.scope is not None and trio.lowlevel.current_task() is not self._task):
             self._flush()
             await self.connection.flushed()
-            await trio.lowlevel.checkpoint()
 
     async def _refuse_more(self) -> NoReturn:
         # A handler may have given ``send`` away, or not have come to its end when it was cancelled: then it hears that.

@@ -54,7 +54,8 @@ class AnyStream(Protocol):
         ...
 
     async def send_some(self, data: bytes | bytearray) -> int:
-        """Wait until some of it is sent; -1 when nobody is there to take it. Cancelled, it has sent nothing."""
+        """Wait until some of it can be sent, and send that; -1 when nobody is there to take it. Cancelled, it has sent
+        nothing."""
         ...
 
     def peer_half_closed(self) -> bool:
@@ -135,11 +136,13 @@ class SocketStream:
 
     async def send_some(self, data: bytes | bytearray) -> int:
         self._waited_for = True
-        while not (sent := self.send_nowait(data)):
+        sent = 0
+        while not sent:
             try:
                 await trio.lowlevel.wait_writable(self._socket)
             except (OSError, trio.ClosedResourceError):
                 return -1
+            sent = self.send_nowait(data)
         return sent
 
     def peer_half_closed(self) -> bool:
@@ -300,11 +303,12 @@ class TrioStream:
         return 0
 
     async def send_some(self, data: bytes | bytearray) -> int:
+        sent = bytes(data)  # there may be more in it by then
         try:
-            await self._stream.send_all(bytes(data))
+            await self._stream.send_all(sent)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return -1
-        return len(data)
+        return len(sent)
 
     def peer_half_closed(self) -> bool:
         return False

@@ -13,7 +13,7 @@ r"""FastCGI 1.0: the protocol without I/O for both sides, a reader for human eye
 []
 >>> for event in app.receive_data(data[9:]):
 ...     print(event)
-RequestReceived(stream_id=1, role='responder', environ=(('REQUEST_METHOD', 'GET'),), keep_connection=False)
+RequestReceived(stream_id=1, role='responder', environ={'REQUEST_METHOD': 'GET'}, keep_connection=False)
 BodyEnded(stream_id=1)
 >>> answer = app.send_head(1, b"Status: 204 No Content\r\n\r\n") + app.end(1)
 >>> web.receive_data(answer)[-1], app.closing
