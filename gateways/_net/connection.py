@@ -247,7 +247,7 @@ class Connection:
     def _on_body(self, event: BodyReceived) -> None:
         exchange = self.exchanges.get(event.stream_id)
         if exchange is not None:
-            exchange.inbox.put(event.data)
+            exchange.inbox.put(event.data, alone=len(self.exchanges) == 1 and not self.protocol.shared)
             if exchange.inbox.full:
                 self.mind_reading()
 
@@ -259,7 +259,7 @@ class Connection:
     def _on_data(self, event: DataReceived) -> None:
         exchange = self.exchanges.get(event.stream_id)
         if exchange is not None:
-            exchange.data_inbox.put(event.data)
+            exchange.data_inbox.put(event.data, alone=len(self.exchanges) == 1 and not self.protocol.shared)
             if exchange.data_inbox.full:
                 self.mind_reading()
 

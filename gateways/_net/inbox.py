@@ -61,9 +61,9 @@ class _Spool:
 class Inbox:
     """A queue of body bytes with one reader: the Source of a Body.
 
-    Holds about ``room`` bytes in memory; what comes beyond that (because siblings on the connection keep it read)
-    goes to a temporary file, up to ``max_spool`` bytes, and then the body is given up with a 413. ``on_room`` is
-    called when reading may go on.
+    It is ``full`` with ``room`` bytes. What comes beyond that because siblings on the connection keep it read goes to a
+    temporary file, up to ``max_spool`` bytes, and then the body is given up with a 413. ``on_room`` is called when
+    reading may go on.
     """
 
     __slots__ = (
@@ -109,11 +109,14 @@ class Inbox:
         """Whether everything the peer has to send is in."""
         return self._ended
 
-    def put(self, data: bytes) -> None:
-        """Take some bytes from the peer; what comes after the end or an error is dropped."""
+    def put(self, data: bytes, *, alone: bool) -> None:
+        """Take some bytes from the peer; what comes after the end or an error is dropped.
+
+        ``alone`` says that reading stops when this is full, so that no more than the rest of one read can follow.
+        """
         if self._ended or self._error is not None:
             return
-        if self._spool is None and self._size < self._room:
+        if self._spool is None and (alone or self._size < self._room):
             self._append(data)
             self._size += len(data)
         else:

@@ -786,7 +786,7 @@ async def test_a_spool_does_not_grow_however_much_passes_through() -> None:
     sent = received = b""
     for number in range(500):
         piece = bytes([number % 251]) * 300
-        box.put(piece)
+        box.put(piece, alone=False)
         sent += piece
         while len(sent) - len(received) > 600:
             received += await box.receive(170)
@@ -802,8 +802,8 @@ async def test_a_spool_does_not_grow_however_much_passes_through() -> None:
 async def test_reading_stops_while_there_is_a_spool_and_goes_on_when_it_is_empty() -> None:
     room: list[bool] = []
     box = Inbox(10, 1000, lambda: room.append(box.full))
-    box.put(b"x" * 10)
-    box.put(b"y" * 10)
+    box.put(b"x" * 10, alone=False)
+    box.put(b"y" * 10, alone=False)
     assert await box.receive(100) == b"x" * 10
     assert box.full
     assert await box.receive(5) == b"y" * 5
