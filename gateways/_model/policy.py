@@ -37,6 +37,12 @@ if TYPE_CHECKING:
         def report(self, error: BaseException) -> None:
             """Tell the log about an error that the client learns only the status of."""
 
+    class EndingSink(Sink, Protocol):
+        """One whose answer may end before its handler does."""
+
+        async def end(self, app_status: int) -> None:
+            """The answer is complete, and its handler goes on."""
+
 
 _FILE_CHUNK = 262_144
 _STATUS_LINES = {status: f"Status: {status} {phrase}\r\n" for status, phrase in REASONS.items()}
@@ -160,15 +166,11 @@ async def respond(
         response = await invoke(handler, request)
         if not isinstance(response, Response):
             raise TypeError(f"a handler gives back a Response, not {type(response).__name__}")
-        if request.role == "authorizer" and response.status == 200 and not response.authorizes:
-            # The status alone would let the request pass.
-            request.log("the authorizer answered 200, but not with Response.authorize(): denied")
-            response = response.with_status(403)
         body: Any = response.body
-        if isinstance(body, str | bytes):
-            await _send_whole(response, encode(body), request.method, sink, limits.max_head, allowed)
+        if type(body) is Begun:
+            body.finish(response)
         else:
-            await _send_stream(response, request, sink, limits, allowed)
+            await _send(response, request, sink, limits, allowed)
         return response.app_status
     except Exception as error:
         if sink.committed:
@@ -183,6 +185,84 @@ async def refuse(error: BaseException, method: str, sink: "Sink") -> int:
         sink.report(error)
     await _send_whole(response, encode(response.body), method, sink)
     return response.app_status
+
+
+async def answer(
+    response: Response, request: "Request", sink: "EndingSink", *, limits: Limits, allowed: "Collection[str]" = ()
+) -> None:
+    """Send an answer while its handler goes on; what the handler gives back is told by it."""
+    await _send(response, request, sink, limits, allowed)
+    await Begun(response, sink, None).end()
+
+
+async def begin_answer(
+    response: Response, request: "Request", sink: "EndingSink", *, limits: Limits, allowed: "Collection[str]" = ()
+) -> "Begun":
+    """Send the head of an answer while its handler goes on, and give back what sends the body."""
+    consented = _consented(response, request)
+    answer = decide(consented, request.method, max_head=limits.max_head, allowed=allowed)
+    await sink.start(answer)
+    return Begun(response, sink, answer)
+
+
+class Begun:
+    """An answer that goes out while its handler goes on. Made by ``Request.begin``; the body of its response."""
+
+    __slots__ = ("_app_status", "_ended", "_meter", "_response", "_sink")
+
+    def __init__(self, response: Response, sink: "EndingSink", answer: "Answer | None") -> None:
+        self._response: Response | None = response
+        self._app_status = response.app_status
+        self._sink = sink
+        self._ended = False
+        self._meter = None if answer is None or not answer.has_body else Meter(answer.length)
+        response.body = self
+
+    async def send(self, chunk: "str | bytes") -> None:
+        """Send a piece of the body: waits while the client is slow."""
+        data = encode(chunk)
+        if self._meter is not None:
+            data = self._meter.admit(data)
+            if data:
+                await self._sink.write(data)
+
+    async def end(self) -> None:
+        """Complete the answer while its handler goes on. Raises LocalProtocolError where some of it is missing."""
+        if not self._ended:
+            _check_length(self._meter, self._sink)
+            self._ended = True
+            await self._sink.end(self._app_status)
+
+    async def __call__(self, send: object) -> None:
+        """It stands where a push body would, so that a response can be copied."""
+        raise LocalProtocolError("the answer has begun already")
+
+    def finish(self, response: Response) -> None:
+        """See whether the response that came back is the one that was sent, and all of it is there."""
+        if response is not self._response:
+            raise LocalProtocolError("the answer has begun already: its response can no longer be changed")
+        self._response = None  # which has us for its body
+        if not self._ended:
+            _check_length(self._meter, self._sink)
+
+
+async def _send(
+    response: Response, request: "Request", sink: "Sink", limits: Limits, allowed: "Collection[str]"
+) -> None:
+    response = _consented(response, request)
+    body: Any = response.body
+    if isinstance(body, str | bytes):
+        await _send_whole(response, encode(body), request.method, sink, limits.max_head, allowed)
+    else:
+        await _send_stream(response, request, sink, limits, allowed)
+
+
+def _consented(response: Response, request: "Request") -> Response:
+    if request.role == "authorizer" and response.status == 200 and not response.authorizes:
+        # The status alone would let the request pass.
+        request.log("the authorizer answered 200, but not with Response.authorize(): denied")
+        return response.with_status(403)
+    return response
 
 
 async def _send_stream(
@@ -228,10 +308,16 @@ async def _stream(body: "Any", length: "int | None", sink: "Sink") -> None:
             await sink.write(admitted)
 
     await pour(body, send)
+    _check_length(meter, sink)
+
+
+def _check_length(meter: "Meter | None", sink: "Sink") -> None:
+    if meter is None:
+        return  # there is no body
     if meter.excess:
-        sink.report(ExcessBody(f"{meter.excess} bytes beyond the Content-Length of {length} were cut"))
+        sink.report(ExcessBody(f"{meter.excess} bytes beyond the Content-Length of {meter.length} were cut"))
     if meter.left:
-        raise LocalProtocolError(f"the body ended {meter.left} bytes before its Content-Length of {length}")
+        raise LocalProtocolError(f"the body ended {meter.left} bytes before its Content-Length of {meter.length}")
 
 
 class ExcessBody(GatewayError):

@@ -6,7 +6,7 @@ RFC 3875 section 4. A Request is read only; ``mounted`` gives a shifted copy.
 import sys
 
 from gateways._model import environ as laws
-from gateways._model.errors import IncompleteBody, LimitExceeded
+from gateways._model.errors import GatewayError, IncompleteBody, LimitExceeded
 from gateways._model.headers import MultiMap, RequestHeaders, as_pairs, is_number
 from gateways._model.limits import Limits
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeVar
 
     from gateways._model.environ import Variables
+    from gateways._model.forms import Form
+    from gateways._model.policy import Begun
+    from gateways._model.response import Response
 
     T = TypeVar("T")
 
@@ -170,6 +173,23 @@ class Carrier:
     async def run_sync(self, function: "Callable[..., T]", *args: object) -> "T":
         """Run blocking code where it blocks nobody else."""
         return function(*args)
+
+    async def answer(self, request: "Request", response: "Response") -> None:
+        """Send a whole answer while its handler goes on."""
+        raise _no_way_back()
+
+    async def begin_answer(self, request: "Request", response: "Response") -> "Begun":
+        """Send the head of an answer while its handler goes on."""
+        raise _no_way_back()
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return False
+
+
+def _no_way_back() -> GatewayError:
+    return GatewayError("this request was made by hand: there is nobody to send an answer to")
 
 
 class Request:
@@ -361,6 +381,28 @@ class Request:
         """The announced length of the body in bytes; None where none was announced."""
         return content_length(self.environ)
 
+    async def form(
+        self,
+        *,
+        encoding: str = "utf-8",
+        max_fields: int = 1000,
+        max_field_bytes: int = 1_048_576,
+        max_file_bytes: "int | None" = None,
+        max_bytes: "int | None" = 67_108_864,
+    ) -> "Form":
+        """Read the body as an HTML form, urlencoded or multipart: its texts, and the files in ``files``. Once.
+
+        ``encoding`` is that of the page with the form; a byte that is none of it becomes a lone surrogate, as in
+        ``query``. Raises :class:`LimitExceeded` (413) for more than ``max_fields`` texts and files, for a text of more
+        than ``max_field_bytes``, a file of more than ``max_file_bytes``, a body of more than ``max_bytes``, and texts
+        of more than ``Limits.max_read`` together; RemoteProtocolError for a form that is malformed (400) and for
+        what is no form (415); LocalProtocolError when the body was read before. A request without a body is an empty
+        form. Cancelled, or failed, it leaves no files behind.
+        """
+        from gateways._model.forms import read_form  # only for those who ask
+
+        return await read_form(self, encoding, max_fields, max_field_bytes, max_file_bytes, max_bytes)
+
     # --- the file of a filter
 
     @property
@@ -422,6 +464,30 @@ class Request:
         Cancellation abandons the thread's result.
         """
         return await self._carrier.run_sync(function, *args)
+
+    async def answer(self, response: "Response") -> None:
+        """Answer now: the client has the whole of ``response`` while the handler goes on with work of its own.
+
+        The handler still gives this same ``response`` back in the end; what it raises then is logged. Raises what a
+        handler would be answered with 500 for (LocalProtocolError, OSError for a file), and GatewayError where a
+        request was made by hand. A CGI script's client waits for the end of the script all the same.
+        """
+        await self._carrier.answer(self, response)
+
+    async def begin(self, response: "Response") -> "Begun":
+        """Begin the answer now, for handlers that send a body from more than one task: gives back what sends it.
+
+        ``await begun.send(chunk)`` is for any task of the handler's; the body of ``response`` is left out. The answer
+        is complete when the handler gives this same ``response`` back, or with ``await begun.end()`` while it goes on.
+        An error that the handler raises before is a clean 500 if nothing has left, and otherwise breaks the answer.
+        Raises like :meth:`answer`.
+        """
+        return await self._carrier.begin_answer(self, response)
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether nobody waits for the answer any more. The handler is being cancelled then: for ``finally``."""
+        return self._carrier.disconnected
 
     def mounted(self, prefix: str) -> "Request | None":
         """A copy with ``prefix`` moved from the front of ``path_info`` to the end of ``script_name``.

@@ -263,9 +263,11 @@ async def close(body: "Any") -> None:
 class Meter:
     """Holds a streamed body to its Content-Length."""
 
-    __slots__ = ("excess", "left")
+    __slots__ = ("excess", "left", "length")
 
     def __init__(self, length: "int | None") -> None:
+        #: Bytes that were announced.
+        self.length = length
         #: Bytes that are still to come; None where no length was announced.
         self.left = length
         #: Bytes that were cut.

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _TOO_MUCH_UNSENT = 262_144
+_BEHIND = 65_536
 _NONE_DUE: dict[int, float] = {}
 
 
@@ -379,6 +380,11 @@ class Connection:
                 return
             del self._unsent[:sent]
             self._write_due = self.deadline(self.service.limits.write_timeout) if self._unsent else None
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits to be sent that a handler should not add to it."""
+        return len(self._unsent) >= _BEHIND
 
     def write_in_background(self) -> None:
         """See to it that what could not be sent at once is sent although no handler waits for that."""

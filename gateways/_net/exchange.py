@@ -15,12 +15,13 @@ import trio
 from gateways._model.environ import is_http
 from gateways._model.errors import GatewayError, LocalProtocolError, RemoteProtocolError
 from gateways._model.handler import Resumed, drive
-from gateways._model.policy import NGINX_HEAD, Answer, ExcessBody, refuse, respond
+from gateways._model.policy import NGINX_HEAD, Answer, Begun, ExcessBody, answer, begin_answer, refuse, respond
 from gateways._model.request import Body, Carrier, Request, content_length, data_length
 from gateways._net.inbox import NOTHING, Inbox
 from gateways._net.lines import printable
 
 if TYPE_CHECKING:
+    from gateways._model.response import Response
     from gateways._net.connection import Connection
     from gateways.events import Variables
 
@@ -77,6 +78,8 @@ class Exchange(Carrier):
     _head = b""
     _gathered = 0
     _over = False
+    #: The app status of an answer that is complete while its handler goes on.
+    _ended_with: int | None = None
     _error: BaseException | None = None
     _coroutine: Coroutine[Any, Any, None]
     _trap: Any
@@ -181,7 +184,8 @@ class Exchange(Carrier):
         """The answer is complete: send what is left of it and its end in one piece."""
         protocol = self.connection.protocol
         if self._over:
-            return  # parted from its handler
+            self.connection.service.finished(self)  # parted from its handler, or answered before
+            return
         if self._head:
             body = b"".join(self._chunks)
             self.sent += len(body)
@@ -193,7 +197,7 @@ class Exchange(Carrier):
     def conclude_cancelled(self) -> None:
         """The handler was cancelled, and has come to its end unless there was nothing to begin."""
         if self._over:
-            pass  # it was faster, or is parted from its handler
+            self.connection.service.finished(self)  # it was faster, or is parted from its handler
         elif self._nobody_waits:
             self._finish(b"" if self.connection.gone else self.connection.protocol.end(self.stream_id, 0))
         else:
@@ -204,6 +208,8 @@ class Exchange(Carrier):
         protocol = self.connection.protocol
         if self._over or self._nobody_waits:
             self.conclude_cancelled()
+        elif self._ended_with is not None:
+            self._conclude(self._ended_with)
         elif self.connection.gone:
             self._finish(b"")
         elif not self.committed:
@@ -261,9 +267,30 @@ class Exchange(Carrier):
         self._chunks.append(data)
         self._gathered += len(data)
         # Only the handler's own task is seen to wait (_before_wait); tasks that it has started are not.
-        if self._gathered >= _FLUSH_AT or (self.scope is not None and trio.lowlevel.current_task() is not self._task):
+        if (
+            self._gathered >= _FLUSH_AT
+            or (self.committed and self.connection.behind)
+            or (self.scope is not None and trio.lowlevel.current_task() is not self._task)
+        ):
             self._flush()
             await self.connection.flushed()
+
+    async def end(self, app_status: int) -> None:
+        """The answer is complete, and its handler goes on: it leaves when that waits next, or comes to its end."""
+        if self._over:
+            await self._refuse_more()
+        self._ended_with = app_status
+        self.committed = True  # no error takes its place any more
+        if self.scope is not None and trio.lowlevel.current_task() is not self._task:
+            self._end_before_handler(app_status)
+            await self.connection.flushed()
+
+    def _end_before_handler(self, app_status: int) -> None:
+        self.connection.service.trailing.add(self)
+        request = self.request
+        self._conclude(app_status)
+        self.request = request  # the log may have to tell of it
+        self.connection.settle()
 
     async def _refuse_more(self) -> NoReturn:
         # A handler may have given ``send`` away, or not have come to its end when it was cancelled: then it hears that.
@@ -292,9 +319,12 @@ class Exchange(Carrier):
         return frames
 
     def _before_wait(self) -> None:
-        # Only what has a body to it: a lone head may still become a clean error.
-        if self._chunks and not self._over:
+        # Only what has a body to it, or its end: a lone head may still become a clean error.
+        if (self._chunks or self._ended_with is not None) and not self._over:
             try:
+                if self._ended_with is not None:
+                    self._end_before_handler(self._ended_with)
+                    return
                 self._flush()
                 self.connection.write_in_background()
             except Exception:
@@ -325,6 +355,18 @@ class Exchange(Carrier):
             data = self.connection.protocol.send_log(self.stream_id, text + "\n")
             if data:
                 self.connection.send(data)
+
+    async def answer(self, request: Request, response: Response) -> None:
+        service = self.connection.service
+        await answer(response, request, self, limits=service.limits, allowed=service.listen.allow_headers)
+
+    async def begin_answer(self, request: Request, response: Response) -> Begun:
+        service = self.connection.service
+        return await begin_answer(response, request, self, limits=service.limits, allowed=service.listen.allow_headers)
+
+    @property
+    def disconnected(self) -> bool:
+        return self._nobody_waits or self.connection.gone
 
     async def run_sync(self, function: Callable[..., T], *args: object) -> T:
         return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)

@@ -131,6 +131,8 @@ class Service:
         self._noted: set[str] = set()
         self._complaints = 0
         self._complaining_since = float("-inf")
+        #: Those whose handlers go on although their answers have ended.
+        self.trailing: set[Exchange] = set()
 
     # --- streams
 
@@ -232,9 +234,16 @@ class Service:
         for connection in list(self.connections):
             connection.drain()
 
+    def finished(self, exchange: Exchange) -> None:
+        """A handler has come to its end after its answer."""
+        if exchange in self.trailing:
+            self.trailing.discard(exchange)
+            exchange.request = None
+            self._wanting_fewer.unpark_all()
+
     async def idle(self) -> None:
-        """Wait until there are no connections."""
-        while self.connections:
+        """Wait until there are no connections, and no handlers that go on."""
+        while self.connections or self.trailing:
             await self._wanting_fewer.park()
 
     # --- log

@@ -12,7 +12,7 @@ from gateways._model.environ import Rules, build, is_http
 from gateways._model.errors import LimitExceeded, RemoteProtocolError
 from gateways._model.handler import Resumed, Started, waits_without_a_loop
 from gateways._model.limits import Limits
-from gateways._model.policy import refuse, respond
+from gateways._model.policy import answer, begin_answer, refuse, respond
 from gateways._model.request import Body, Carrier, Request, content_length
 
 TYPE_CHECKING = False
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from gateways._model.handler import Application
-    from gateways._model.policy import Answer
+    from gateways._model.policy import Answer, Begun
+    from gateways._model.response import Response
 
     T = TypeVar("T")
 
@@ -82,7 +83,8 @@ async def _answer(
         length = body_length(environ, sent.get("HTTP_CONTENT_LENGTH", ""))
         body = Body(stdin, length, max_read=limits.max_read)
         data = Body(stdin, 0)
-        request = Request._built(environ, path, pairs, body, "responder", data, "cgi", _CARRIER)
+        carrier = _ScriptCarrier(sink, limits, allowed)
+        request = Request._built(environ, path, pairs, body, "responder", data, "cgi", carrier)
         async with Started(app) as roles:
             await respond(roles, request, sink, limits=limits, allowed=allowed)
     except (Exception, SystemExit) as error:  # the latter would end the process without a word to the client
@@ -294,10 +296,18 @@ class _Stdin:
         return LimitExceeded(f"no body data for {self._patience} seconds", status=408)
 
 
+_log = Carrier().log
+
+
 class _ScriptCarrier(Carrier):
     """Logging to stderr; blocking code in a thread under trio, inline without."""
 
-    __slots__ = ()
+    __slots__ = ("_allowed", "_limits", "_sink")
+
+    def __init__(self, sink: "_Stdout", limits: Limits, allowed: "Collection[str]") -> None:
+        self._sink = sink
+        self._limits = limits
+        self._allowed = allowed
 
     async def run_sync(self, function: "Callable[..., T]", *args: object) -> "T":
         if not _in_trio():
@@ -306,8 +316,11 @@ class _ScriptCarrier(Carrier):
 
         return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
 
+    async def answer(self, request: Request, response: "Response") -> None:
+        await answer(response, request, self._sink, limits=self._limits, allowed=self._allowed)
 
-_CARRIER = _ScriptCarrier()
+    async def begin_answer(self, request: Request, response: "Response") -> "Begun":
+        return await begin_answer(response, request, self._sink, limits=self._limits, allowed=self._allowed)
 
 
 class _Stdout:
@@ -331,6 +344,9 @@ class _Stdout:
     async def write(self, data: bytes) -> None:
         self._write(data)
 
+    async def end(self, app_status: int) -> None:
+        self.flush()  # the web server waits for the end of the script
+
     def flush(self) -> None:
         """Send a head that had no body to go with."""
         if self._head:
@@ -349,8 +365,8 @@ class _Stdout:
 
     def report(self, error: BaseException) -> None:
         if isinstance(error, RemoteProtocolError):
-            _CARRIER.log(f"gateways: {error}")
+            _log(f"gateways: {error}")
             return
         import traceback  # only when something broke
 
-        _CARRIER.log("".join(traceback.format_exception(error)))
+        _log("".join(traceback.format_exception(error)))
