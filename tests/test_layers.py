@@ -54,6 +54,14 @@ EXEMPT: dict[tuple[str, str], str] = {
         "an inherited socket tells its protocol by the first byte of each connection, which only a connection above "
         "all protocols can see"
     ),
+    **dict.fromkeys(
+        [
+            (f"gateways.{adapter}", f"gateways._model.{module}")
+            for adapter in ("asgi", "wsgi")
+            for module in ("policy", "request")
+        ],
+        "an adapter carries requests from another interface and has them answered: it does what a transport does",
+    ),
 }
 
 
