@@ -11,15 +11,14 @@ from typing import NamedTuple
 
 from gateways.cli.errorpage import is_meta_variable
 from gateways.cli.running import (
-    CANNOT_IMPORT,
     STARTUP_FAILED,
     StartupFailed,
-    load_or_explain,
+    load_or_exit,
     say,
     starting,
     without_our_frames,
 )
-from gateways.cli.settings import add_app
+from gateways.cli.settings import add_app, app_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,9 +98,7 @@ def main(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     """Ask over every protocol and print what differs; the exit status."""
     _add_arguments(parser)
     options = parser.parse_args(arguments)
-    app = load_or_explain(options.app)
-    if app is None:
-        return CANNOT_IMPORT
+    app, name = load_or_exit(parser, options)
     import logging
 
     import trio
@@ -111,7 +108,7 @@ def main(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     log.addHandler(logging.NullHandler())
     log.propagate = False
     try:
-        return DIFFERS if trio.run(_check, app, options) else 0
+        return DIFFERS if trio.run(_check, app, name, options) else 0
     except StartupFailed as failed:
         import traceback
 
@@ -162,7 +159,7 @@ def _positive(text: str) -> float:
 # --- asking
 
 
-async def _check(app: "Application", options: argparse.Namespace) -> bool:
+async def _check(app: "Application", title: str, options: argparse.Namespace) -> bool:
     """Ask, and print what came of it; whether anything differs."""
     tour = _Tour(app, options)
     asks = [*_ASKS, *options.request]
@@ -173,7 +170,7 @@ async def _check(app: "Application", options: argparse.Namespace) -> bool:
         found[name] = await tour.round(name, asks)
     model = others[0]
     again = await tour.round(model, asks)
-    print(f"{options.app} over {', '.join(found)}")
+    print(f"{title} over {', '.join(found)}")
     told = tour.told
     differing = partly = 0
     for number, ask in enumerate(asks):
@@ -237,7 +234,7 @@ class _Tour:
             for name, value in os.environ.items()
             if not is_meta_variable(name) and not name.startswith("GATEWAYS_")
         }
-        command = [sys.executable, "-m", "gateways", "serve", self._options.app]
+        command = [sys.executable, "-m", "gateways", "serve", *app_flags(self._options), self._options.app]
         return cgi.script(*command, cwd=os.getcwd(), environ=environ, timeout=None, pass_authorization=True)
 
     async def _answer(self, server: "Server", name: str, ask: Ask) -> Answer:

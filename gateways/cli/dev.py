@@ -14,15 +14,14 @@ from gateways.cli.errorpage import is_meta_variable, showing_errors
 from gateways.cli.loading import folder_of
 from gateways.cli.running import (
     CANNOT_BIND,
-    CANNOT_IMPORT,
     USAGE,
     configure_logging,
-    load_or_explain,
+    load_or_exit,
     run,
     say,
     starting,
 )
-from gateways.cli.settings import add_app
+from gateways.cli.settings import add_app, app_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,9 +47,7 @@ def main(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     as_script = "GATEWAY_INTERFACE" in os.environ
     if options.reload and not as_script:
         return _reloading(options)
-    app = load_or_explain(options.app)
-    if app is None:
-        return CANNOT_IMPORT
+    app, name = load_or_exit(parser, options)
     shown = showing_errors(starting(app))
     if as_script:
         gateways.cgi.run(shown, mount=options.mount)
@@ -64,7 +61,7 @@ def main(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         limits=gateways.Limits(shutdown_grace=_GRACE),
         # On the way to another process or socket the mount is for the other end to see to.
         mount=None if options.via else options.mount,
-        on_start=lambda addresses: _announce(options, addresses),
+        on_start=lambda addresses: _announce(name, options, addresses),
     )
 
 
@@ -86,8 +83,8 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _announce(options: argparse.Namespace, addresses: list[str]) -> None:
-    say(f"gateways {gateways.__version__} showing {options.app}; for development, not for production")
+def _announce(name: str, options: argparse.Namespace, addresses: list[str]) -> None:
+    say(f"gateways {gateways.__version__} showing {name}; for development, not for production")
     via = f" (via {options.via})" if options.via else ""
     for address in addresses:
         say(f"  http://{address.partition(':')[2]}{(options.mount or '').rstrip('/')}/{via}")
@@ -126,7 +123,7 @@ async def _over_socket(shown: "Application", protocol: str, mount: "str | None")
 
 def _script_command(options: argparse.Namespace) -> list[str]:
     """Ourselves as a CGI script; the flags come before APP, for under CGI nothing after it is read."""
-    return [sys.executable, "-m", "gateways", "dev", *_mount_flag(options), options.app]
+    return [sys.executable, "-m", "gateways", "dev", *app_flags(options), *_mount_flag(options), options.app]
 
 
 # --- reloading
@@ -149,13 +146,13 @@ def _reloading(options: argparse.Namespace) -> int:
         return CANNOT_BIND
     flags = [f"--host={options.host}", f"--port={port}"]
     flags += [f"--via={options.via}"] if options.via else []
-    flags += _mount_flag(options)
+    flags += [*app_flags(options), *_mount_flag(options)]
     flags += ["--allow-public"] if options.allow_public else []
     # Bytecode is told from its source by whole seconds and size: too coarse for one who edits fast.
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     logging.getLogger("watchfiles").setLevel(logging.ERROR)  # its view of our child is not for the user
     watchfiles.run_process(
-        folder_of(options.app),
+        folder_of(options.app, options.app_dir),
         target=shlex.join([sys.executable, "-m", "gateways", "dev", *flags, options.app]),
         target_type="command",
         watch_filter=watchfiles.PythonFilter(),

@@ -8,19 +8,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from gateways import Application, Limits
+    from gateways import Limits
 
 __all__ = ["LoadError", "folder_of", "is_cgi_folder", "load"]
 
-_DEFAULT = "app"
+#: Where APP names no attribute, the first of these that there is. The second is what most WSGI servers look for.
+_DEFAULTS = ("app", "application")
 
 
 class LoadError(Exception):
     """There is no such application; the message says what is missing."""
 
 
-def load(name: str, limits: "Limits | None" = None) -> "Application":
-    """Import an application. The working directory is where modules are looked for first.
+def load(name: str, limits: "Limits | None" = None, *, app_dir: "str | None" = None) -> object:
+    """Import what APP names. ``app_dir``, by default the working directory, is where modules are looked for first.
 
     For a folder it is the handler that runs the CGI programs in it, under ``limits``.
 
@@ -31,23 +32,32 @@ def load(name: str, limits: "Limits | None" = None) -> "Application":
         from gateways.cgi import directory  # no other application needs it
 
         return directory(name, limits=limits)
-    target, attribute = _split(name)
-    _look_in(os.getcwd())
-    module = _load_file(target) if _is_file(target) else _load_module(target)
-    found: object = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise LoadError(f"{target} has no {attribute!r}{_suggestion(module, target)}")
-        found = getattr(found, part)
-    return found  # type: ignore[return-value]
+    target, attributes = _split(name)
+    if app_dir is None:
+        _look_in(os.getcwd())
+    if _is_file(target):
+        _look_in(os.path.dirname(os.path.abspath(target)))
+    if app_dir is not None:
+        sys.path.insert(0, app_dir)  # before whatever is there
+    module = _load_file(target) if _is_file(target) else _load_module(target, app_dir or os.getcwd())
+    for attribute in attributes:
+        found: object = module
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                break
+            found = getattr(found, part)
+        else:
+            return found
+    missing = " and no ".join(map(repr, attributes))
+    raise LoadError(f"{target} has no {missing}{_suggestion(module, target)}")
 
 
-def folder_of(name: str) -> str:
-    """The folder an application's code is in: its file's, or the working directory for a module."""
+def folder_of(name: str, app_dir: "str | None" = None) -> str:
+    """The folder an application's code is in: its file's, or where modules are looked for."""
     if is_cgi_folder(name):
         return os.path.abspath(name)
     target, _ = _split(name)
-    return os.path.dirname(os.path.abspath(target)) if _is_file(target) else os.getcwd()
+    return os.path.dirname(os.path.abspath(target)) if _is_file(target) else app_dir or os.getcwd()
 
 
 def is_cgi_folder(name: str) -> bool:
@@ -59,13 +69,12 @@ def is_cgi_folder(name: str) -> bool:
     return not is_module and os.path.isdir(name) and not os.path.isfile(os.path.join(name, "__init__.py"))
 
 
-def _split(name: str) -> tuple[str, str]:
-    target, colon, attribute = name.rpartition(":")
-    if not colon:
-        target, attribute = name, _DEFAULT
+def _split(name: str) -> "tuple[str, tuple[str, ...]]":
+    """The module or file, and the attributes that it may be."""
+    target, colon, attribute = name.rpartition(":") if ":" in name else (name, "", _DEFAULTS[0])
     if not target or not all(part.isidentifier() for part in attribute.split(".")):
         raise LoadError(f"{name!r} names no application; write module:attribute or path/file.py:attribute")
-    return target, attribute
+    return target, (attribute,) if colon else _DEFAULTS
 
 
 def _is_file(target: str) -> bool:
@@ -86,7 +95,6 @@ def _load_file(path: str) -> "ModuleType":
     if not os.path.isfile(path):
         near = f"; did you mean {path}.py?" if os.path.isfile(f"{path}.py") else ""
         raise LoadError(f"there is no file {path}{near}")
-    _look_in(os.path.dirname(path))
     name = os.path.splitext(os.path.basename(path))[0]
     if name in sys.modules or name in sys.stdlib_module_names:
         name = f"app_{name}"  # a file called json.py must not become everybody's json
@@ -100,7 +108,7 @@ def _load_file(path: str) -> "ModuleType":
     return module
 
 
-def _load_module(name: str) -> "ModuleType":
+def _load_module(name: str, folder: str) -> "ModuleType":
     from importlib import import_module
 
     try:
@@ -109,15 +117,17 @@ def _load_module(name: str) -> "ModuleType":
         # The module itself or a package it is in; anything else is missing inside the application.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise LoadError(f"there is no module {error.name!r} in {os.getcwd()} or on the path") from None
+        raise LoadError(f"there is no module {error.name!r} in {folder} or on the path") from None
 
 
 def _suggestion(module: "ModuleType", target: str) -> str:
     if is_cgi_folder(f"{target}/"):
         return f"; if it is a folder of CGI programs, write {target}/"
-    here = [
-        name
-        for name, value in vars(module).items()
-        if callable(value) and not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    named = {name: value for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
+    here = [name for name, value in named.items() if getattr(value, "__module__", None) == module.__name__]
+    # An object of a framework: the functions beside it are what it calls.
+    objects = [
+        name for name, value in named.items() if not hasattr(value, "__name__") and type(value).__module__ != "typing"
     ]
+    here = objects or here
     return f"; it has {', '.join(here)}: write {target}:{here[0]}" if here else ""

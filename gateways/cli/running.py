@@ -5,16 +5,18 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from gateways import Started, launch
-from gateways.cli.loading import LoadError, load
+from gateways.cli.interface import adapted, made
+from gateways.cli.loading import LoadError, is_cgi_folder, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
     from collections.abc import AsyncGenerator, Callable, Sequence
     from typing import Any
 
     from gateways import Application, Limits, Listen, Roles
 
-__all__ = ["StartupFailed", "configure_logging", "load_or_explain", "run", "say", "starting"]
+__all__ = ["StartupFailed", "configure_logging", "load_or_exit", "run", "say", "starting"]
 
 CANNOT_BIND, USAGE, STARTUP_FAILED, CANNOT_IMPORT = 1, 2, 3, 4
 
@@ -41,16 +43,33 @@ def configure_logging(*, access: bool) -> None:
     logging.getLogger("gateways.access").setLevel(logging.INFO if access else logging.WARNING)
 
 
-def load_or_explain(name: str, limits: "Limits | None" = None) -> "Application | None":
-    """Import an application; None, after saying why, if that cannot be done."""
+def load_or_exit(
+    parser: "ArgumentParser", options: "Namespace", limits: "Limits | None" = None
+) -> "tuple[Application, str]":
+    """The application that the flags of :func:`~gateways.cli.settings.add_app` name, and what messages call it.
+
+    Where there is none, say why and end the program: with status 4, or 2 for flags that do not go together.
+    """
+    name: str = options.app
+    if is_cgi_folder(name) and (options.factory or options.interface not in ("auto", "native")):
+        parser.error(f"{name} is a folder of CGI programs: --factory and --interface say nothing about it")
+    if options.app_dir is not None and not os.path.isdir(options.app_dir):
+        parser.error(f"argument --app-dir: there is no folder {options.app_dir}")
     try:
-        return load(name, limits)
+        found = load(name, limits, app_dir=options.app_dir)
+        if options.factory:
+            found, name = made(found, name), f"{name}()"
+        app, interface = adapted(found, name, interface=options.interface, threads=options.threads, limits=limits)
     except LoadError as error:
         say(f"gateways: {error}")
+        raise SystemExit(CANNOT_IMPORT) from None
     except Exception as error:
         _explain(error)
         say(f"gateways: {name} cannot be imported: see above")
-    return None
+        raise SystemExit(CANNOT_IMPORT) from None
+    if options.threads is not None and interface != "wsgi":
+        parser.error(f"--threads is for WSGI applications, and {name} is {interface}")
+    return app, name if interface == "native" else f"{name} ({interface.upper()})"
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import argparse
 import os
 
 import gateways
-from gateways.cli.running import CANNOT_IMPORT, configure_logging, load_or_explain, run, say, starting
+from gateways.cli.running import configure_logging, load_or_exit, run, say, starting
 from gateways.cli.settings import add_app, add_limits, from_environment, ip_address, limits_from, octal
 from gateways.launch import open_standard_descriptors
 
@@ -20,6 +20,7 @@ Every flag has an environment variable, GATEWAYS_MOUNT for --mount and so on; fl
 Exit status: 0 (also after SIGTERM), 1 cannot bind, 2 usage, 3 the application did not start, 4 cannot import it.
 
   gateways serve app.py --bind fastcgi:unix:/run/app.sock --socket-group www-data --mount /app
+  gateways serve mysite.wsgi --bind fastcgi:unix:/run/app.sock --threads 8
   gateways serve cgi-bin/ --bind fastcgi:unix:/run/cgi.sock --socket-group www-data --mount /cgi-bin
 """
 
@@ -33,9 +34,7 @@ def main(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     open_standard_descriptors()
     if "GATEWAY_INTERFACE" not in os.environ:  # a CGI script need not load logging
         configure_logging(access=not options.no_access_log)
-    app = load_or_explain(options.app, limits)
-    if app is None:
-        return CANNOT_IMPORT
+    app, name = load_or_exit(parser, options, limits)
     trust = _trust(options)
     return run(
         options.app,
@@ -44,7 +43,7 @@ def main(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         limits=limits,
         mount=options.mount,
         quirks=options.quirks.split(","),
-        on_start=lambda addresses: _announce(options.app, addresses),
+        on_start=lambda addresses: _announce(name, addresses),
         **trust,
     )
 

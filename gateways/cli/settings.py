@@ -3,28 +3,59 @@
 import argparse
 import os
 
+from gateways.cli.interface import INTERFACES
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateways import Limits
 
-__all__ = ["add_app", "add_limits", "from_environment", "ip_address", "limits_from", "octal"]
+__all__ = ["add_app", "add_limits", "app_flags", "from_environment", "ip_address", "limits_from", "octal"]
 
 _PREFIX = "GATEWAYS_"
 _SWITCHES = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False}
 
 
 def add_app(parser: argparse.ArgumentParser) -> None:
-    """The positional argument APP, and nothing after it under CGI.
+    """The positional argument APP with the flags about it, and nothing after it under CGI.
 
     There the words after the script's name can be the client's: many web servers make them of a query without "="
     (RFC 3875 section 4.4). Taken for flags they would let anybody configure us, which was php-cgi's CVE-2012-1823.
     """
-    words = "module[:attribute] or path/file.py[:attribute], attribute: app; or a folder of CGI programs"
-    parser.add_argument("app", metavar="APP", help=words)
+    add = parser.add_argument_group("the application").add_argument
+    words = "module[:attribute] or path/file.py[:attribute], attribute: app, or else application"
+    add("app", metavar="APP", help=f"{words}; or a folder of CGI programs")
     if "GATEWAY_INTERFACE" in os.environ:
         parser.add_argument("ignored", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    add(
+        "--interface",
+        choices=["auto", *INTERFACES],
+        default="auto",
+        help="what APP is: a handler of gateways, WSGI or ASGI (default auto: told by how it can be called)",
+    )
+    add("--factory", action="store_true", help="APP is a function without arguments that gives the application")
+    add(
+        "--app-dir",
+        type=os.path.abspath,
+        metavar="DIR",
+        help="look for modules there first (default: the working directory)",
+    )
+    add(
+        "--threads",
+        type=_count,
+        metavar="N",
+        help="requests that a WSGI application answers at once, a thread for each (default 40); 1 takes no threads",
+    )
+
+
+def app_flags(options: argparse.Namespace) -> list[str]:
+    """The flags about APP, for another process that is to take it the same way. They go before it (see above)."""
+    words = [] if options.interface == "auto" else [f"--interface={options.interface}"]
+    words += ["--factory"] if options.factory else []
+    words += [] if options.app_dir is None else [f"--app-dir={options.app_dir}"]
+    words += [] if options.threads is None else [f"--threads={options.threads}"]
+    return words
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +157,12 @@ def octal(text: str) -> int:
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"not a whole number: {text!r}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"not a whole number above 0: {text!r}")
     return int(text)
 
 

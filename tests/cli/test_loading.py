@@ -21,6 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
     (tmp_path / "loading_one.py").write_text("app = 'the app'\nother = 'another'\nclass part:\n    inner = 'inside'\n")
     (tmp_path / "script").write_text("app = 'of a script'")
+    (tmp_path / "loading_four.py").write_text("application = 'of a WSGI module'")
     below = tmp_path / "below"
     below.mkdir()
     (below / "loading_two.py").write_text("import loading_helper\napp = loading_helper.value\n")
@@ -44,6 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("below", "of a package"),
         ("below/loading_two.py", "helped"),
         ("below/json.py", "not the json everybody knows"),
+        ("loading_four", "of a WSGI module"),
     ],
 )
 def test_an_application_is_found(folder: Path, name: str, found: str) -> None:
@@ -67,6 +69,7 @@ def test_a_file_does_not_take_the_place_of_a_module(folder: Path) -> None:
         ("script.py", "there is no file"),
         ("below/loading_helper.py", "has no 'app'"),
         (":app", "names no application"),
+        ("", "names no application"),
         ("loading_one:", "names no application"),
         ("loading_one:app()", "names no application"),
     ],
@@ -97,6 +100,22 @@ def test_a_folder_that_might_be_a_module_is_one(folder: Path) -> None:
         load("scripts")
 
 
+def test_app_dir_comes_before_everything(folder: Path) -> None:
+    for where in ("below", "first"):
+        (folder / where).mkdir(exist_ok=True)
+        (folder / where / "loading_helper.py").write_text(f"value = 'from {where}'")
+    sys.path.append(str(folder / "first"))
+    assert load("below/loading_two.py", app_dir=str(folder / "first")) == "from first"
+    assert sys.path[:2] == [str(folder / "first"), str(folder / "below")]
+
+
+def test_app_dir_takes_the_place_of_the_working_directory(folder: Path) -> None:
+    assert load("loading_two", app_dir=str(folder / "below")) == "helped"
+    assert str(folder) not in sys.path
+    with pytest.raises(LoadError, match=r"there is no module 'nowhere' in .*/below or on the path"):
+        load("nowhere", app_dir=str(folder / "below"))
+
+
 def test_a_forgotten_suffix_is_guessed(folder: Path) -> None:
     with pytest.raises(LoadError, match=r"did you mean .*below/loading_two.py\?"):
         load("below/loading_two")
@@ -111,3 +130,4 @@ def test_what_an_application_lacks_is_its_own_error(folder: Path) -> None:
 def test_the_folder_of_an_application(folder: Path) -> None:
     assert folder_of("below/loading_two.py:app") == f"{folder}/below"
     assert folder_of("below.loading_two") == str(folder)
+    assert folder_of("loading_two", f"{folder}/below") == f"{folder}/below"
