@@ -315,7 +315,7 @@ def scgi_length(variables: "Variables") -> int:
     Takes the client's own number where nginx announced too small a one (``scgi_request_buffering off``). Raises
     RemoteProtocolError for what is no number or for two that differ, LimitExceeded for one beyond all lengths.
     """
-    environ = dict(variables)
+    environ = variables if isinstance(variables, dict) else dict(variables)
     agreed = environ.get("CONTENT_LENGTH", "")
     if len(environ) != len(variables):
         agreed = _agreed_length([value for name, value in as_pairs(variables) if name == "CONTENT_LENGTH"])

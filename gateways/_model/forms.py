@@ -285,13 +285,17 @@ async def _multipart(request: "Request", parts: "_Parts", max_bytes: "int | None
     body = request.body
     size = 0
     _check_size(body.length or 0, max_bytes)
-    while chunk := await body.receive_some():
-        size += len(chunk)
-        _check_size(size, max_bytes)
-        parts.feed(chunk)
-        if parts.spool.is_full:
-            await request.run_sync(parts.spool.spill)
-    return parts.end()
+    try:
+        while chunk := await body.receive_some():
+            size += len(chunk)
+            _check_size(size, max_bytes)
+            parts.feed(chunk)
+            if parts.spool.is_full:
+                await parts.spool.spill(request.run_sync)
+        return parts.end()
+    except BaseException:
+        parts.spool.close()  # now, however long somebody keeps the traceback
+        raise
 
 
 def _check_size(size: int, max_bytes: "int | None") -> None:
@@ -348,9 +352,6 @@ class _Parts:
             raise self._refusal(error) from None
 
     def _refusal(self, error: Exception) -> RemoteProtocolError:
-        # The parser and its error keep each other, and by the traceback us: files would stay until the garbage is
-        # collected.
-        error.__traceback__ = None
         kind = LimitExceeded if isinstance(error, self._library.ParserLimitReached) else RemoteProtocolError
         return kind(f"the form cannot be read: {error}")
 
@@ -424,21 +425,26 @@ class _Spool:
         memory = self._open()
         memory += data
 
-    def spill(self) -> None:
+    async def spill(self, run_sync: "RunSync") -> None:
         """Write what is in memory to disk. Raises LimitExceeded (507) when that cannot be done."""
-        memory = self._open()
+        # The thread changes nothing here: it may go on when this has been cancelled.
+        self._disk = await run_sync(self._write)
+        self._on_disk += len(self._open())
+        self._memory = bytearray()
+
+    def _write(self) -> "_Nameless":
+        memory, disk = self._open(), self._disk
         try:
-            if self._disk is None:
+            if disk is None:
                 import tempfile  # only for large files
 
                 with tempfile.TemporaryFile(buffering=0) as file:
-                    self._disk = _Nameless(os.dup(file.fileno()))
-            self._disk.append(memory)
+                    disk = _Nameless(os.dup(file.fileno()))
+            disk.append(memory)
         except OSError as error:
             problem = f"cannot keep the files of the form in a temporary file: {error.strerror}"
             raise LimitExceeded(problem, status=507) from error
-        self._on_disk += len(memory)
-        self._memory = bytearray()
+        return disk
 
     def read(self, start: int, size: int) -> bytes:
         """Some bytes from ``start`` on, at most ``size``, and at least one if there is one."""

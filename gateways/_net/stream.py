@@ -22,6 +22,8 @@ __all__ = ["RECEIVE", "AnyStream", "PipeStream", "SocketStream", "TrioStream"]
 #: Bytes that are read at a time.
 RECEIVE = 65_536
 
+#: Said with each call: an accepted socket blocks, and to change that takes a call of its own.
+_AT_ONCE = socket.MSG_DONTWAIT
 _RDHUP = getattr(select, "POLLRDHUP", 0)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -85,7 +87,6 @@ class SocketStream:
     __slots__ = ("_closed", "_socket", "_waited_for", "here", "peer")
 
     def __init__(self, connected: socket.socket, *, unix: bool | None = None) -> None:
-        connected.setblocking(False)
         self._socket = connected
         self._closed = False
         #: Whether a task has ever waited here: only then need any be told of the end.
@@ -102,7 +103,7 @@ class SocketStream:
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         try:
-            return self._socket.recv(max_bytes)
+            return self._socket.recv(max_bytes, _AT_ONCE)
         except BlockingIOError:
             return None
         except OSError:
@@ -128,7 +129,7 @@ class SocketStream:
 
     def send_nowait(self, data: bytes | bytearray) -> int:
         try:
-            return self._socket.send(data)
+            return self._socket.send(data, _AT_ONCE)
         except BlockingIOError:
             return 0
         except OSError:
