@@ -11,6 +11,7 @@ from __future__ import annotations
 import select
 import selectors
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -182,6 +183,7 @@ class AnyPoller:
 
 
 _READABLE: int = getattr(select, "EPOLLIN", 1)
+new_poller: Callable[[], _Poller] = getattr(select, "epoll", AnyPoller)
 
 
 class SharedCrew(Crew):
@@ -193,7 +195,7 @@ class SharedCrew(Crew):
 
     def __init__(self, service: Service, nursery: trio.Nursery) -> None:
         super().__init__(service, nursery)
-        self._poller: _Poller = select.epoll() if hasattr(select, "epoll") else AnyPoller()
+        self._poller = new_poller()
         self._watched: dict[int, Readable] = {}
         self._readable: deque[tuple[int, int]] = deque()
         self._rounds = 0
