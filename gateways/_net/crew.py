@@ -102,7 +102,7 @@ class Crew:
             except BaseException:
                 exchange.connection.abandon()
                 raise
-        else:
+        if exchange is not None:
             try:
                 exchange.conclude_cancelled()
             except Exception:
@@ -175,7 +175,7 @@ class AnyPoller:
         return [(key.fd, events) for key, events in self._selector.select(timeout)]
 
     def fileno(self) -> int:
-        fileno: int = self._selector.fileno()  # type: ignore[attr-defined]
+        fileno: int = self._selector.fileno()
         return fileno
 
     def close(self) -> None:
