@@ -213,6 +213,10 @@ class Resumed:
                 trap = self._run(step, value)
             except StopIteration as stop:
                 return stop.value
+            except BaseException:
+                # An exception that was thrown in knows this frame: what the handler held would live on with it.
+                del step, value
+                raise
 
 
 def _call(function: "Callable[[Any], T]", argument: "Any") -> "T":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import AsyncGenerator, Iterator
 
 import pytest
@@ -10,7 +12,8 @@ import trio
 import trio.testing
 
 from gateways import Limits, Request, Response
-from tests.net.tools import running
+from gateways._net import serving
+from tests.net.tools import FASTCGI, SCGI, running
 
 HANDLED = ["a task of the handler", "finally of the handler", "the log of the handler"]
 
@@ -110,3 +113,33 @@ async def test_F37_a_body_that_is_being_streamed_is_closed_before_the_end_is_sen
             with trio.fail_after(5):
                 await closed.wait()
         assert steps == ["finally of the body", "the answer"][: 2 if cause == "abort" else 1]
+
+
+class Held:
+    """Something that a handler keeps."""
+
+
+@pytest.mark.parametrize("protocol", [FASTCGI, SCGI], ids=["fastcgi", "scgi"])
+async def test_what_a_cancelled_handler_held_is_let_go_at_once(protocol: serving.Protocol) -> None:
+    kept: list[weakref.ref[Held]] = []
+    started = trio.Event()
+
+    async def handler(request: Request) -> Response:
+        held = Held()
+        kept.append(weakref.ref(held))
+        started.set()
+        await trio.sleep_forever()
+        return Response(str(held))
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with running(handler, protocol=protocol) as backend:
+            peer = await backend.connect()
+            await peer.ask()
+            await started.wait()
+            await trio.aclose_forcefully(peer.stream)
+            await trio.testing.wait_all_tasks_blocked()
+            assert kept[0]() is None
+    finally:
+        gc.enable()
