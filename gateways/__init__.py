@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from gateways._model.errors import ProtocolError as ProtocolError
     from gateways._model.errors import Reject as Reject
     from gateways._model.errors import RemoteProtocolError as RemoteProtocolError
+    from gateways._model.forms import Files as Files
+    from gateways._model.forms import Form as Form
+    from gateways._model.forms import Upload as Upload
     from gateways._model.handler import Application as Application
     from gateways._model.handler import Handler as Handler
     from gateways._model.handler import Roles as Roles
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Application": ("gateways._model.handler", "Application"),
     "Body": ("gateways._model.request", "Body"),
+    "Files": ("gateways._model.forms", "Files"),
+    "Form": ("gateways._model.forms", "Form"),
     "GatewayError": ("gateways._model.errors", "GatewayError"),
     "Handler": ("gateways._model.handler", "Handler"),
     "Headers": ("gateways._model.headers", "Headers"),
@@ -58,6 +63,7 @@ _PUBLIC = {
     "Roles": ("gateways._model.handler", "Roles"),
     "Started": ("gateways._model.handler", "Started"),
     "URLMap": ("gateways._model.urlmap", "URLMap"),
+    "Upload": ("gateways._model.forms", "Upload"),
     "cgi": ("gateways.cgi", ""),
     "events": ("gateways.events", ""),
     "fastcgi": ("gateways.fastcgi", ""),
@@ -72,6 +78,8 @@ _PUBLIC = {
 __all__ = [
     "Application",
     "Body",
+    "Files",
+    "Form",
     "GatewayError",
     "Handler",
     "Headers",
@@ -88,6 +96,7 @@ __all__ = [
     "Roles",
     "Started",
     "URLMap",
+    "Upload",
     "cgi",
     "events",
     "fastcgi",

@@ -269,15 +269,14 @@ def _boundary(content_type: str) -> str:
 
 
 def _library() -> "Any":
-    """The package ``multipart``. (python-multipart may stand in its place; it is another one.)"""
+    """The package ``multipart``, version 2."""
     try:
         import multipart  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs]
-
-        multipart.PushMultipartParser  # noqa: B018
-    except (ImportError, AttributeError):
-        raise ImportError(
-            "forms with files need the package multipart: install it with: pip install 'gateways[forms]'"
-        ) from None
+    except ImportError:
+        multipart = None
+    # Version 1, and python-multipart, which may stand in its place, do not have this.
+    if not hasattr(multipart, "parse_content_disposition"):
+        raise ImportError("forms with files need the package multipart, version 2: pip install 'gateways[forms]'")
     return multipart
 
 
