@@ -174,7 +174,7 @@ class Connection:
 
     def take(self, data: bytes) -> None:
         """Take bytes from the peer; ``b""`` is the end of the stream."""
-        self._active_at = trio.current_time()
+        self._active_at = self.crew.now
         if not self._reading:
             return
         if self._lingering is not None:

@@ -50,6 +50,8 @@ class Crew:
         self.ready: deque[Exchange] = deque()
         #: The leader was cancelled, and nobody reads any more.
         self.disbanded = False
+        #: When the leader last looked: near enough for deadlines.
+        self.now = trio.current_time()
         self._followers: list[trio.lowlevel.Task] = []
 
     def watch(self, readable: Readable) -> None:
@@ -219,6 +221,7 @@ class SharedCrew(Crew):
                 self._rounds = 0
                 await trio.lowlevel.wait_readable(self._poller.fileno())
             self._readable.extend(found)
+            self.now = trio.current_time()
         fd, _ = self._readable.popleft()
         readable = self._watched.get(fd)  # gone, perhaps, since the poller spoke
         if readable is not None:
@@ -258,6 +261,7 @@ class LoneCrew(Crew):
             await self._changed.wait()
         if not connection.closed:
             data = await connection.stream.receive(RECEIVE)
+            self.now = trio.current_time()
             with connection.confining():
                 connection.take(data)
         return not connection.closed

@@ -66,33 +66,21 @@ class Inbox:
     reading may go on.
     """
 
-    __slots__ = (
-        "_chunks",
-        "_closed",
-        "_ended",
-        "_error",
-        "_max_spool",
-        "_on_room",
-        "_room",
-        "_size",
-        "_spool",
-        "_waiter",
-        "waiting_since",
-    )
+    # What most bodies never change stands here, so that it need not be set for each.
+    _size = 0
+    _spool: _Spool | None = None
+    _ended = False
+    _closed = False
+    _error: GatewayError | None = None
+    _waiter: trio.Event | None = None
+    #: Since when (trio's clock, seconds) the handler has been waiting for data; None when it is not.
+    waiting_since: float | None = None
 
     def __init__(self, room: int, max_spool: int, on_room: Callable[[], None]) -> None:
         self._chunks: deque[bytes | bytearray] = deque()
-        self._size = 0
         self._room = room
         self._max_spool = max_spool
         self._on_room = on_room
-        self._spool: _Spool | None = None
-        self._ended = False
-        self._closed = False
-        self._error: GatewayError | None = None
-        self._waiter: trio.Event | None = None
-        #: Since when (trio's clock, seconds) the handler has been waiting for data; None when it is not.
-        self.waiting_since: float | None = None
 
     @property
     def full(self) -> bool:
