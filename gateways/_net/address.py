@@ -17,6 +17,8 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 import attrs
 import trio
 
+from gateways._model.sendfile import AllowedHeaders
+
 __all__ = ["Address", "BindError", "Listen", "Listener", "open_listeners", "parse"]
 
 _SD_FIRST = 3  # SD_LISTEN_FDS_START
@@ -25,10 +27,6 @@ _BACKLOG = 1024
 
 def _addresses(names: Iterable[str] | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
-
-
-def _lower(names: Iterable[str]) -> frozenset[str]:
-    return frozenset([name.lower() for name in names])
 
 
 @attrs.frozen
@@ -40,7 +38,10 @@ class Listen:
     permits a host that is not loopback, ``allow_from`` names the IP addresses that may connect.
     ``trust_remote_user`` believes REMOTE_USER from servers that do not verify it (nginx, HAProxy),
     ``trust_forwarded`` takes the client's address and scheme from X-Forwarded-For and X-Forwarded-Proto.
-    ``allow_headers`` names internal response headers (X-Accel-Redirect, X-Sendfile) that handlers may set.
+    ``allow_headers`` names internal response headers (X-Accel-Redirect, X-Sendfile) that handlers may set. A mapping
+    from names to folders makes them of answers that are a file there: ``{"X-Accel-Redirect": {"/srv/files":
+    "/protected"}}`` for nginx, which knows /srv/files as /protected, ``{"X-Sendfile": ["/srv/files"]}`` for Apache
+    and lighttpd.
     """
 
     address: str
@@ -51,7 +52,7 @@ class Listen:
     allow_from: tuple[str, ...] | None = attrs.field(default=None, kw_only=True, converter=_addresses)
     trust_remote_user: bool = attrs.field(default=False, kw_only=True)
     trust_forwarded: bool = attrs.field(default=False, kw_only=True)
-    allow_headers: frozenset[str] = attrs.field(default=frozenset(), kw_only=True, converter=_lower)
+    allow_headers: AllowedHeaders = attrs.field(factory=AllowedHeaders, kw_only=True, converter=AllowedHeaders)
 
 
 class BindError(OSError):

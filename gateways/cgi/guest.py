@@ -56,6 +56,10 @@ def run(
     os.environ.pop("HTTP_PROXY", None)  # httpoxy: urllib and others would believe it
     stdin = _Stdin(limits.body_timeout)
     sink = _Stdout(_take_stdout(), trio, _http_version(dict(pairs)))
+    if allow_headers:
+        from gateways._model.sendfile import AllowedHeaders  # few do
+
+        allow_headers = AllowedHeaders(allow_headers)
     answer = _answer(app, pairs, stdin, sink, rules, limits, allow_headers)
     try:
         _drive(answer, trio)

@@ -35,11 +35,15 @@ def main(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     if "GATEWAY_INTERFACE" not in os.environ:  # a CGI script need not load logging
         configure_logging(access=not options.no_access_log)
     app, name = load_or_exit(parser, options, limits)
-    trust = _trust(options)
+    try:
+        trust = _trust(options)
+        bind = [_listen(address, options, trust) for address in options.bind] or None
+    except ValueError as error:
+        parser.error(str(error))
     return run(
         options.app,
         starting(app),
-        bind=[_listen(address, options, trust) for address in options.bind] or None,
+        bind=bind,
         limits=limits,
         mount=options.mount,
         quirks=options.quirks.split(","),
@@ -64,7 +68,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-from", action="append", default=[], type=ip_address, metavar="IP", help="who may connect; repeatable")
     add("--trust-remote-user", action="store_true", help="believe REMOTE_USER from servers that do not verify it")
     add("--trust-forwarded", action="store_true", help="take client and scheme from X-Forwarded-For and -Proto")
-    add("--allow-header", action="append", default=[], metavar="NAME", help="let handlers set X-Sendfile and the like")
+    add(
+        "--allow-header",
+        action="append",
+        default=[],
+        metavar="NAME[=FOLDER[:PATH]]",
+        help="let handlers set X-Sendfile and the like; with a folder have the web server send the files in it, which "
+        "X-Accel-Redirect knows as PATH; repeatable",
+    )
     add("--strict", action="store_true", help="insist on the letter of the protocol")
     add_limits(parser)
 
@@ -75,8 +86,18 @@ def _trust(options: argparse.Namespace) -> "dict[str, Any]":
         "allow_from": options.allow_from or None,
         "trust_remote_user": options.trust_remote_user,
         "trust_forwarded": options.trust_forwarded,
-        "allow_headers": options.allow_header,
+        "allow_headers": _folders(options.allow_header),
     }
+
+
+def _folders(words: list[str]) -> "dict[str, dict[str, str]]":
+    """What --allow-header says: name -> folder -> what the web server calls it."""
+    allowed: dict[str, dict[str, str]] = {}
+    for word in words:
+        name, _, mapped = word.partition("=")
+        folder, _, path = mapped.partition(":")
+        allowed.setdefault(name, {}).update({folder: path or folder} if folder else {})
+    return allowed
 
 
 def _listen(address: str, options: argparse.Namespace, trust: "dict[str, Any]") -> "gateways.Listen":
