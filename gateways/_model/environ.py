@@ -75,8 +75,9 @@ class Rules:
         trust_remote_user: bool = False,
         trust_forwarded: bool = False,
     ) -> None:
-        self.repairs = _quirks.select(quirks)
         self.mount = None if mount is None else check_mount(mount)
+        # Where the mount is known, a split that the server did not make need not be guessed, nor complained of.
+        self.repairs = tuple([name for name in _quirks.select(quirks) if mount is None or name != "nginx-root"])
         self.trust_remote_user = trust_remote_user
         self.trust_forwarded = trust_forwarded
 

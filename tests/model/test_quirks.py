@@ -139,3 +139,10 @@ def test_X02_the_notes_name_what_was_mended_in_order() -> None:
     assert notes == ("root-script-name", "proxy-filename")
     assert (path, environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/", "", "/")
     assert environ["SCRIPT_FILENAME"] == "/"
+
+
+def test_where_the_mount_is_known_nginx_is_not_taken_to_be_mounted_at_the_root() -> None:
+    sent = {**NGINX, "REQUEST_METHOD": "GET", "SCRIPT_NAME": "/app/x"}
+    environ, path, notes = build(sent, "fastcgi", Rules(mount="/app"))
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"], path) == ("/app", "/x", "/app/x")
+    assert notes == ()
