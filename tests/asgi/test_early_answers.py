@@ -180,3 +180,21 @@ async def test_a_request_that_was_made_by_hand_has_nobody_to_answer(how: str) ->
     with pytest.raises(GatewayError, match="made by hand"):
         await getattr(request, how)(Response())
     assert not request.disconnected
+
+
+async def test_a_copy_of_a_response_that_has_begun_cannot_be_sent(protocol: str) -> None:
+    refused: list[str] = []
+
+    async def handler(request: Request) -> Response:
+        response = Response()
+        begun = await request.begin(response)
+        try:
+            await request.answer(response.with_header("X-More", "1"))
+        except LocalProtocolError as error:
+            refused.append(str(error))
+        await begun.send("answer")
+        return response
+
+    async with serving(handler, protocol, "unix") as server:
+        assert (await server.request()).text == "answer"
+    assert refused == ["the answer has begun already"]
