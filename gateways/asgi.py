@@ -632,6 +632,8 @@ def _must_be_started(app: object) -> bool:
 class _Visit(Carrier):
     """One request from an ASGI server: the source of its body, the sink of its answer, the carrier of its Request."""
 
+    begun: Begun | None = None
+
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send, limits: Limits) -> None:
         self.committed = False
         self._scope = scope

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     class EndingSink(Sink, Protocol):
         """One whose answer may end before its handler does."""
 
+        #: What the handler has begun by itself.
+        begun: "Begun | None"
+
         async def end(self, app_status: int) -> None:
             """The answer is complete, and its handler goes on."""
 
@@ -168,9 +171,9 @@ async def respond(
         response = await invoke(handler, request)
         if not isinstance(response, Response):
             raise TypeError(f"a handler gives back a Response, not {type(response).__name__}")
-        body: Any = response.body
-        if type(body) is Begun:
-            body.finish(response)
+        begun: Begun | None = getattr(sink, "begun", None)
+        if begun is not None:
+            begun.finish(response)
         else:
             await _send(response, request, sink, limits, allowed)
         return response.app_status
@@ -192,7 +195,8 @@ async def refuse(error: BaseException, method: str, sink: "Sink") -> int:
 async def answer(
     response: Response, request: "Request", sink: "EndingSink", *, limits: Limits, allowed: "Collection[str]" = ()
 ) -> None:
-    """Send an answer while its handler goes on; what the handler gives back is told by it."""
+    """Send an answer while its handler goes on, which then gives back the same response."""
+    _check_not_begun(sink)
     await _send(response, request, sink, limits, allowed)
     await Begun(response, sink, None).end()
 
@@ -201,24 +205,30 @@ async def begin_answer(
     response: Response, request: "Request", sink: "EndingSink", *, limits: Limits, allowed: "Collection[str]" = ()
 ) -> "Begun":
     """Send the head of an answer while its handler goes on, and give back what sends the body."""
+    _check_not_begun(sink)
     consented = _consented(response, request)
     answer = decide(consented, request.method, max_head=limits.max_head, allowed=allowed)
     await sink.start(answer)
     return Begun(response, sink, answer)
 
 
+def _check_not_begun(sink: "EndingSink") -> None:
+    if sink.begun is not None:
+        raise LocalProtocolError("the answer has begun already")
+
+
 class Begun:
-    """An answer that goes out while its handler goes on. Made by ``Request.begin``; the body of its response."""
+    """An answer that goes out while its handler goes on. Made by ``Request.begin``."""
 
     __slots__ = ("_app_status", "_ended", "_meter", "_response", "_sink")
 
     def __init__(self, response: Response, sink: "EndingSink", answer: "Answer | None") -> None:
-        self._response: Response | None = response
+        self._response = response
         self._app_status = response.app_status
         self._sink = sink
         self._ended = False
         self._meter = None if answer is None or not answer.has_body else Meter(answer.length)
-        response.body = self
+        sink.begun = self
 
     async def send(self, chunk: "str | bytes") -> None:
         """Send a piece of the body: waits while the client is slow."""
@@ -235,15 +245,11 @@ class Begun:
             self._ended = True
             await self._sink.end(self._app_status)
 
-    async def __call__(self, send: object) -> None:
-        """It stands where a push body would, so that a response can be copied."""
-        raise LocalProtocolError("the answer has begun already")
-
     def finish(self, response: Response) -> None:
         """See whether the response that came back is the one that was sent, and all of it is there."""
         if response is not self._response:
             raise LocalProtocolError("the answer has begun already: its response can no longer be changed")
-        self._response = None  # which has us for its body
+        self._sink.begun = None  # which has us as well
         if not self._ended:
             _check_length(self._meter, self._sink)
 

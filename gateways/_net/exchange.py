@@ -78,6 +78,8 @@ class Exchange(Carrier):
     _head = b""
     _gathered = 0
     _over = False
+    #: The answer that the handler has begun by itself.
+    begun: Begun | None = None
     #: The app status of an answer that is complete while its handler goes on.
     _ended_with: int | None = None
     _error: BaseException | None = None

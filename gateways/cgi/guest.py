@@ -330,6 +330,8 @@ class _ScriptCarrier(Carrier):
 class _Stdout:
     """The answer on its way to the web server. The head waits for the first bytes of the body."""
 
+    begun: "Begun | None" = None
+
     def __init__(self, descriptor: int, use_trio: "bool | None", version: "str | None") -> None:
         self.committed = False
         #: The web server no longer listens: what fails from now on is not worth a word.

@@ -110,7 +110,7 @@ async def test_a_second_answer_is_refused() -> None:
     async def handler(request: Request) -> Response:
         await request.answer(Response("first"))
         await trio.lowlevel.checkpoint()
-        with pytest.raises(LocalProtocolError, match="has ended"):
+        with pytest.raises(LocalProtocolError, match="has begun already"):
             await request.answer(Response("second"))
         return Response("third")
 
@@ -198,3 +198,16 @@ async def test_a_copy_of_a_response_that_has_begun_cannot_be_sent(protocol: str)
     async with serving(handler, protocol, "unix") as server:
         assert (await server.request()).text == "answer"
     assert refused == ["the answer has begun already"]
+
+
+async def test_one_response_can_answer_many_requests_early(protocol: str) -> None:
+    fine = Response("fine")
+
+    async def handler(request: Request) -> Response:
+        await request.answer(fine)
+        return fine
+
+    async with serving(handler, protocol, "unix") as server:
+        for _ in range(3):
+            result = await server.request()
+            assert (result.status, result.text) == (200, "fine")
