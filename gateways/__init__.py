@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gateways._model.response import Response as Response
     from gateways._model.urlmap import URLMap as URLMap
     from gateways._net.address import Listen as Listen
+    from gateways._net.tally import Tally as Tally
     from gateways.forwarding import forward as forward
     from gateways.launch import run as run
     from gateways.launch import serve as serve
@@ -62,6 +63,7 @@ _PUBLIC = {
     "Response": ("gateways._model.response", "Response"),
     "Roles": ("gateways._model.handler", "Roles"),
     "Started": ("gateways._model.handler", "Started"),
+    "Tally": ("gateways._net.tally", "Tally"),
     "URLMap": ("gateways._model.urlmap", "URLMap"),
     "Upload": ("gateways._model.forms", "Upload"),
     "cgi": ("gateways.cgi", ""),
@@ -95,6 +97,7 @@ __all__ = [
     "Response",
     "Roles",
     "Started",
+    "Tally",
     "URLMap",
     "Upload",
     "cgi",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from gateways import Application, Limits, Listen
+    from gateways import Application, Limits, Listen, Tally
 
 __all__ = ["allowed_addresses", "inherited", "open_standard_descriptors", "protocols", "run", "serve"]
 
@@ -61,6 +61,7 @@ async def serve(
     quirks: "str | Iterable[str]" = "auto",
     log: "logging.Logger | None" = None,
     stop: "trio.Event | None" = None,
+    tally: "Tally | None" = None,
     task_status: "trio.TaskStatus[list[str]] | None" = None,
 ) -> None:
     """Serve one application on all these addresses at once.
@@ -68,7 +69,7 @@ async def serve(
     ``listen`` is "PROTOCOL:WHERE" ("fastcgi:unix:/run/app.sock", "scgi:127.0.0.1:4000"), a :class:`Listen` whose
     address is written so, or several of either; the protocol "any" leaves it to the first byte of each connection. The
     application is started once. ``started`` hands out the bound addresses, protocol and all, in the order of
-    ``listen``. ``mount``, ``quirks`` and ``stop`` are as in the ``serve`` of each protocol.
+    ``listen``. ``mount``, ``quirks``, ``stop`` and ``tally`` are as in the ``serve`` of each protocol.
 
     Errors: ValueError for a protocol that does not exist and for settings that make no sense, OSError for an address
     that cannot be had, and whatever the application raises while it starts up or shuts down.
@@ -87,7 +88,15 @@ async def serve(
             bound: list[str] = []
             for protocol, where in wanted:
                 start = partial(
-                    _serve_of(protocol), roles, where, limits=limits, mount=mount, quirks=quirks, log=log, stop=stop
+                    _serve_of(protocol),
+                    roles,
+                    where,
+                    limits=limits,
+                    mount=mount,
+                    quirks=quirks,
+                    log=log,
+                    stop=stop,
+                    tally=tally,
                 )
                 bound += [f"{protocol}:{address}" for address in await nursery.start(start)]
             (task_status or trio.TASK_STATUS_IGNORED).started(bound)

@@ -297,6 +297,7 @@ class Connection:
         exchange = Exchange(self, stream_id, self._active_at, expects_data=expects_data)
         exchange.refusal = error
         self.exchanges[stream_id] = exchange
+        self.service.tally.begun += 1
         self.crew.ready.append(exchange)
         if self._params_due:
             # What is half read now is not what was half read before.
@@ -310,8 +311,12 @@ class Connection:
         """An answer has been handed over, or nobody wants it any more."""
         self.exchanges.pop(exchange.stream_id, None)
         self._owed = exchange.owed
-        if exchange.scope is not None:
-            self._active_at = trio.current_time()  # it has waited
+        tally = self.service.tally
+        tally.answered[exchange.status // 100] += 1
+        tally.sent += exchange.sent
+        if exchange.scope is not None:  # it has waited
+            self._active_at = now = trio.current_time()
+            tally.took(now - exchange.started_at)
         self.service.log_access(exchange)
 
     def _abort_all(self) -> None:

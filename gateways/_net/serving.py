@@ -26,6 +26,7 @@ from gateways._net.crew import Crew, LoneCrew, SharedCrew
 from gateways._net.exchange import Exchange
 from gateways._net.lines import printable
 from gateways._net.stream import AnyStream, SocketStream, TrioStream
+from gateways._net.tally import Tally
 from gateways.events import ServerConnection
 
 __all__ = ["Protocol", "Service", "serve", "serve_stream"]
@@ -108,8 +109,10 @@ class Service:
         mount: str | None,
         quirks: str | Iterable[str],
         log: logging.Logger | None,
+        tally: Tally | None = None,
     ) -> None:
         self.protocol = protocol
+        self.tally = tally or Tally()
         self.listen = listen
         #: Where that is, for the log: as asked for, then as bound.
         self.where = listen.address
@@ -150,6 +153,7 @@ class Service:
     def _connect(self, stream: AnyStream, crew: Crew) -> Connection:
         connection = Connection(self, stream, crew)
         self.connections.add(connection)
+        self.tally.accepted += 1
         return connection
 
     def staff(self, nursery: trio.Nursery) -> Crew:
@@ -161,6 +165,7 @@ class Service:
     def forget(self, connection: Connection) -> None:
         """A connection is over."""
         self.connections.discard(connection)
+        self.tally.closed += 1
         if self._wanting_fewer:
             self._wanting_fewer.unpark_all()
 
@@ -290,13 +295,14 @@ async def serve(
     quirks: str | Iterable[str] = "auto",
     log: logging.Logger | None = None,
     stop: trio.Event | None = None,
+    tally: Tally | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an application over one protocol; ``<protocol>.serve`` is this function with ``protocol`` filled in.
 
     ``listen`` is an address, a :class:`Listen`, or several of either. ``started`` hands out the bound addresses.
     With ``stop`` set, no more connections are accepted, running requests get ``limits.shutdown_grace`` seconds, and
-    the function returns.
+    the function returns. All that is served is counted in ``tally``.
 
     Errors: ValueError for settings and addresses that make no sense, BindError (an OSError) for those that cannot
     be had, whatever the application raises while it starts up or shuts down. A peer's errors end its connection.
@@ -314,6 +320,7 @@ async def serve(
             mount=mount,
             quirks=quirks,
             log=log,
+            tally=tally,
         )
         for each in wanted
     ]
@@ -355,13 +362,16 @@ async def serve_stream(
     mount: str | None = None,
     quirks: str | Iterable[str] = "auto",
     log: logging.Logger | None = None,
+    tally: Tally | None = None,
 ) -> None:
     """Serve an application on one connection that exists already, until it ends; ``<protocol>.serve_stream``.
 
     ``stream`` is a connected socket, or two halves stapled together as ``trio.testing.memory_stream_pair`` makes them;
     it is closed in the end. The other arguments, errors and cancellation are those of :func:`serve`.
     """
-    service = Service(protocol, Listen("a stream"), limits=limits or Limits(), mount=mount, quirks=quirks, log=log)
+    service = Service(
+        protocol, Listen("a stream"), limits=limits or Limits(), mount=mount, quirks=quirks, log=log, tally=tally
+    )
     served = _as_stream(stream)
     if served is None:
         return
