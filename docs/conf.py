@@ -18,6 +18,7 @@ version = release = METADATA["version"]
 
 extensions = [
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
     "sphinx_copybutton",
     "sphinxcontrib_trio",  # marks functions that are async, and context managers, as such
     "tables",  # ours, in this folder
@@ -32,6 +33,13 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autoclass_content = "both"
 autodoc_type_aliases = {name: f"gateways.{name}" for name in ("Application", "Handler")}
+
+# The names of others, kept here so that building takes no network: README.md says how they were made.
+_INVENTORIES = Path(__file__).parent / "inventories"
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", str(_INVENTORIES / "python.inv")),
+    "trio": ("https://trio.readthedocs.io/en/stable", str(_INVENTORIES / "trio.inv")),
+}
 
 html_theme = "furo"
 html_static_path = ["_static"]
