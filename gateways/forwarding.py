@@ -32,6 +32,8 @@ def forward(address: str, *, limits: Limits | None = None) -> Handler:
 
     async def handler(request: Request) -> Response:
         environ = {name: value for name, value in request.environ.items() if name != "HTTP_PROXY"}
+        if request.scheme not in ("http", "https"):
+            environ["GATEWAYS_DIALECT"] = "cgi"  # a head is what can be read here, whatever the client speaks
         answer = await call(
             where, environ, request.body, role=request.role, data=request.data, limits=limits, log=request.log
         )

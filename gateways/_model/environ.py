@@ -49,7 +49,7 @@ _USUAL_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST",
 #: Protocols whose requests are HTTP's; a SERVER_PROTOCOL that is missing or no token counts as HTTP, INCLUDED as
 #: HTTP/1.0.
 _HTTP_PROTOCOLS = ("http", "included")
-_USUAL_HTTP = frozenset({"HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/3.0"})
+USUAL_HTTP = frozenset({"HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/3.0"})
 
 _MAX_METHOD = 1024
 _MAX_DIGITS = 19
@@ -65,7 +65,7 @@ class Rules:
     sense.
     """
 
-    __slots__ = ("mount", "repairs", "trust_forwarded", "trust_remote_user")
+    __slots__ = ("dialect", "mount", "repairs", "trust_forwarded", "trust_remote_user")
 
     def __init__(
         self,
@@ -77,7 +77,11 @@ class Rules:
     ) -> None:
         self.mount = None if mount is None else check_mount(mount)
         # Where the mount is known, a split that the server did not make need not be guessed, nor complained of.
-        self.repairs = tuple([name for name in _quirks.select(quirks) if mount is None or name != "nginx-root"])
+        names = [name for name in _quirks.select(quirks) if mount is None or name != "nginx-root"]
+        self.dialect: str | None = None
+        while names and names[-1] in _quirks.DIALECTS:
+            self.dialect = names.pop().removeprefix("speaks-")
+        self.repairs = tuple(names)
         self.trust_remote_user = trust_remote_user
         self.trust_forwarded = trust_forwarded
 
@@ -97,20 +101,31 @@ def build(variables: "Variables", protocol: str, rules: Rules) -> "tuple[dict[st
     variables that mean nothing, 404 for a path outside the mount, 413 for a length beyond all numbers.
     """
     environ = _merge(variables)
-    http = is_http(environ)
-    notes = _quirks.apply(rules.repairs, environ, protocol)
-    path, script, info = _split_path(environ, http, rules.mount)
-    for name in _NEVER:
-        if name in environ:
-            del environ[name]
-    _drop_empty(environ)
-    environ["SCRIPT_NAME"], environ["PATH_INFO"] = script, info
-    environ.setdefault("QUERY_STRING", "")
-    environ.setdefault("GATEWAY_INTERFACE", "CGI/1.1")
-    _method(environ, http)
-    _length(environ, protocol)
-    _filter(environ)
-    _trust(environ, rules)
+    try:
+        if environ.get("SERVER_PROTOCOL") in USUAL_HTTP and rules.dialect is None:
+            http = True
+        else:
+            from gateways._model.dialects.small_web import settle  # few requests come this way
+
+            http = not settle(environ, protocol, rules)
+        notes = _quirks.apply(rules.repairs, environ, protocol)
+        if notes and rules.mount is not None:
+            notes = tuple([name for name in notes if name != "root-script-name"])  # the split is ours anyway
+        path, script, info = _split_path(environ, http, rules.mount)
+        for name in _NEVER:
+            if name in environ:
+                del environ[name]
+        _drop_empty(environ)
+        environ["SCRIPT_NAME"], environ["PATH_INFO"] = script, info
+        environ.setdefault("QUERY_STRING", "")
+        environ.setdefault("GATEWAY_INTERFACE", "CGI/1.1")
+        _method(environ, http)
+        _length(environ, protocol)
+        _filter(environ)
+        _trust(environ, rules)
+    except RemoteProtocolError as error:
+        error.environ = environ
+        raise
     return environ, path, notes
 
 
@@ -164,7 +179,7 @@ def _agreed_length(values: "Iterable[str]") -> str:
 def is_http(environ: "dict[str, str]") -> bool:
     """Whether the client spoke HTTP, rather than Gemini, Spartan, Titan or Gopher (RFC 3875 section 4.1.16)."""
     sent = environ.get("SERVER_PROTOCOL", "")
-    if sent in _USUAL_HTTP:
+    if sent in USUAL_HTTP:
         return True
     name = sent.partition("/")[0]
     return name.lower() in _HTTP_PROTOCOLS or not is_token(name)

@@ -38,6 +38,9 @@ class LocalProtocolError(ProtocolError):
 class RemoteProtocolError(ProtocolError):
     """The peer sent something that the protocol does not allow."""
 
+    #: The meta-variables that no request could be made of; there where they are known.
+    environ: "Mapping[str, str]"
+
 
 class LimitExceeded(RemoteProtocolError):
     """The peer went over one of :class:`~gateways.Limits`; the message names which."""

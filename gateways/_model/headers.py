@@ -176,8 +176,9 @@ class Headers(MultiMap):
     >>> fields["set-cookie"], fields.get_all("set-cookie"), "ETag" in fields
     ('a=1', ['a=1', 'b=2'], False)
 
-    Raises ValueError for a field that must not be sent (see :func:`check_field`) and for a second Content-Length,
-    Content-Type or Location.
+    Raises ValueError for a field that must not be sent: a name that is no token, "Status" and fields about one
+    connection, a value with CR, LF, NUL or blanks at its ends; and for a second Content-Length, Content-Type or
+    Location.
     """
 
     __slots__ = ()

@@ -7,6 +7,7 @@ happens here but through that sink.
 
 import os
 
+from gateways._model.environ import USUAL_HTTP
 from gateways._model.errors import GatewayError, LocalProtocolError, Reject, RemoteProtocolError
 from gateways._model.handler import invoke
 from gateways._model.headers import INTERNAL
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from typing import Any, BinaryIO, Protocol
 
+    from gateways._model.dialects.voice import Voice
     from gateways._model.handler import Handler
     from gateways._model.request import Request
 
@@ -184,13 +186,17 @@ async def respond(
     An error before anything was sent becomes a clean answer; after that it is raised, for the transport to show as
     plainly as its protocol can. Cancellation passes through; bodies are closed in any case.
     """
+    if request.environ.get("SERVER_PROTOCOL") not in USUAL_HTTP:
+        from gateways._model.dialects.small_web import find_voice  # few requests come this way
+
+        find_voice(request.environ, request, sink)
     try:
         response = await invoke(handler, request)
         if not isinstance(response, Response):
             raise TypeError(f"a handler gives back a Response, not {type(response).__name__}")
         begun: Begun | None = getattr(sink, "begun", None)
         if begun is not None:
-            begun.finish(response)
+            await begun.finish(response)
         else:
             await _send(response, request, sink, limits, allowed)
         return response.app_status
@@ -205,6 +211,14 @@ async def refuse(error: BaseException, method: str, sink: "Sink") -> int:
     response = refusal(error)
     if response.status == 500 or not is_expected(error):
         sink.report(error)
+    if getattr(error, "environ", None) is not None:
+        from gateways._model.dialects.small_web import find_voice
+
+        find_voice(error.environ, None, sink)  # type: ignore[attr-defined]
+    voice: Voice | None = getattr(sink, "voice", None)
+    if voice is not None:
+        await voice.send(response, None, sink)
+        return response.app_status
     await _send_whole(response, encode(response.body), method, sink)
     return response.app_status
 
@@ -224,6 +238,9 @@ async def begin_answer(
     """Send the head of an answer while its handler goes on, and give back what sends the body."""
     _check_not_begun(sink)
     consented = _consented(response, request)
+    voice: Voice | None = getattr(sink, "voice", None)
+    if voice is not None:
+        return await voice.begin(consented, response, sink)
     answer = decide(consented, request.method, max_head=limits.max_head, allowed=allowed)
     await sink.start(answer)
     return Begun(response, sink, answer)
@@ -262,7 +279,7 @@ class Begun:
             self._ended = True
             await self._sink.end(self._app_status)
 
-    def finish(self, response: Response) -> None:
+    async def finish(self, response: Response) -> None:
         """See whether the response that came back is the one that was sent, and all of it is there."""
         if response is not self._response:
             raise LocalProtocolError("the answer has begun already: its response can no longer be changed")
@@ -275,6 +292,11 @@ async def _send(
     response: Response, request: "Request", sink: "Sink", limits: Limits, allowed: "Collection[str]"
 ) -> None:
     response = _consented(response, request)
+    if request.environ.get("SERVER_PROTOCOL") not in USUAL_HTTP:
+        voice: Voice | None = getattr(sink, "voice", None)
+        if voice is not None:
+            await voice.send(response, request, sink)
+            return
     body: Any = response.body
     if isinstance(body, str | bytes):
         data = body if isinstance(body, bytes) else encode(body)

@@ -109,6 +109,10 @@ REPAIRS: "dict[str, tuple[Callable[[dict[str, str], str], bool], str]]" = {
     ),
 }
 
+#: What a server speaks that does not say so, or the wrong thing; "speaks-cgi" is for one that wants header fields
+#: although its clients know of none. Opt-in by name too.
+DIALECTS = ("speaks-gemini", "speaks-spartan", "speaks-gopher", "speaks-cgi")
+
 #: What quirks="auto" stands for.
 AUTOMATIC = ("nginx-root", "root-script-name", "proxy-filename", "nginx-scgi-length", "empty-name")
 
@@ -120,14 +124,18 @@ def select(quirks: "str | Iterable[str]") -> "tuple[str, ...]":
     """
     names = [quirks] if isinstance(quirks, str) else list(quirks)
     chosen: list[str] = []
+    spoken: list[str] = []
     for name in names:
         if name == "auto":
             chosen += AUTOMATIC
         elif name in REPAIRS:
             chosen.append(name)
+        elif name in DIALECTS:
+            spoken.append(name)  # last, where they are easily found
         elif name != "none":
-            raise ValueError(f"no repair is called {name!r}: take auto, none or one of {', '.join(REPAIRS)}")
-    return tuple(dict.fromkeys(chosen))
+            known = ", ".join([*REPAIRS, *DIALECTS])
+            raise ValueError(f"no repair is called {name!r}: take auto, none or one of {known}")
+    return tuple(dict.fromkeys(chosen + spoken))
 
 
 def apply(names: "tuple[str, ...]", environ: "dict[str, str]", protocol: str) -> "tuple[str, ...]":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Protocol, TypeVar
 
+    from gateways._model.certificate import ClientCertificate
     from gateways._model.environ import Variables
     from gateways._model.forms import Form
     from gateways._model.policy import Begun
@@ -215,6 +216,7 @@ class Request:
         "_data",
         "_environ_as_sent",
         "_headers",
+        "_input",
         "_query",
         "body",
         "environ",
@@ -305,7 +307,7 @@ class Request:
 
     @property
     def scheme(self) -> str:
-        """ "http", "https", "gemini", "titan", "spartan" and kin."""
+        """ "http", "https", "gemini", "titan", "spartan", "gopher" or whatever else the client spoke."""
         return laws.scheme(self.environ)
 
     @property
@@ -320,7 +322,7 @@ class Request:
 
     @property
     def raw_path(self) -> "str | None":
-        """The path as the client wrote it, still percent-encoded (from REQUEST_URI), where the server tells."""
+        """The path as the client wrote it, still percent-encoded, where the server tells (REQUEST_URI)."""
         return laws.raw_path(self.environ)
 
     @property
@@ -352,7 +354,9 @@ class Request:
         if name.count(":") > 1 and not name.startswith("["):
             name = f"[{name}]"  # an IPv6 address; with one colon it is HAProxy's or mini_httpd's "host:port"
         port = self.server_port
-        default = {"http": 80, "https": 443, "gemini": 1965, "titan": 1965, "spartan": 300}.get(self.scheme)
+        default = {"http": 80, "https": 443, "gemini": 1965, "titan": 1965, "spartan": 300, "gopher": 70}.get(
+            self.scheme
+        )
         return name if port is None or port == default or name.endswith(f":{port}") else f"{name}:{port}"
 
     # --- header fields
@@ -402,6 +406,41 @@ class Request:
         from gateways._model.forms import read_form  # only for those who ask
 
         return await read_form(self, encoding, max_fields, max_field_bytes, max_file_bytes, max_bytes)
+
+    async def input(self) -> "str | None":
+        """What the user has typed in, when :meth:`Response.input` asked for it; None where nobody was asked yet.
+
+        The query of Gemini, the search text of Gopher, what was uploaded over Spartan, the field ``input`` of a form
+        over HTTP (which reads the body of a POST; a query without "=" counts as well). Decoded once. Raises what
+        ``body.read()`` and :meth:`form` raise.
+        """
+        try:
+            return self._input
+        except AttributeError:
+            from gateways._model.dialects.small_web import read_input  # only for those who ask
+
+            self._input: str | None = await read_input(self)
+            return self._input
+
+    def preferred(self, *media_types: str) -> str:
+        """Which of these media types the client is best served with: always one of them.
+
+        Gemini, Titan and Spartan want text/gemini, Gopher application/gopher-menu, and all of them text/plain next.
+        Over HTTP the Accept field decides (RFC 9110 section 12.5.1), and where it does not care, text/html comes first
+        and then the order given. Raises TypeError where none are given.
+        """
+        from gateways._model.preferring import preferred
+
+        return preferred(self.scheme, self.environ.get("HTTP_ACCEPT", ""), media_types)
+
+    @property
+    def client_certificate(self) -> "ClientCertificate | None":
+        """The certificate that the client has shown, over Gemini and Titan; over HTTPS if the web server is told to
+        send TLS_CLIENT_HASH, with the SHA-256 of it. Only its ``fingerprint`` tells who it is.
+        """
+        from gateways._model.certificate import client_certificate
+
+        return client_certificate(self.scheme, self.environ)
 
     # --- the file of a filter
 

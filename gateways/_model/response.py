@@ -92,6 +92,37 @@ class Response:
         """Send the client to another URL: 302, or 301 when permanent. The URL must be encoded already."""
         return cls("", 301 if permanent else 302, [("Location", url)])
 
+    @staticmethod
+    def input(prompt: str, sensitive: bool = False) -> "Response":
+        """Ask the user for a line of text: see ``await request.input()``. Over HTTP this is a form.
+
+        Raises ValueError for a prompt that is empty, has a control character in it, or is longer than 1000 bytes.
+        """
+        from gateways._model.asking import for_input  # only for those who ask
+
+        return for_input(prompt, sensitive)
+
+    @staticmethod
+    def certificate_required(
+        message: str = "A client certificate is required", *, scope: "str | None" = None
+    ) -> "Response":
+        """Have the client show a certificate: see ``Request.client_certificate``. Over HTTP a 403.
+
+        Clients use a certificate for the path at which they were asked for it, and for what lies below. With a
+        ``scope``, a path encoded as in a URL, they are first sent there: its handler has to ask as well. Raises
+        ValueError like :meth:`input`.
+        """
+        from gateways._model.asking import for_certificate
+
+        return for_certificate("required", message, scope)
+
+    @staticmethod
+    def certificate_refused(message: str = "This certificate is not the one", *, invalid: bool = False) -> "Response":
+        """Tell the client that its certificate is not one for this, or good for nothing. Over HTTP a 403."""
+        from gateways._model.asking import for_certificate
+
+        return for_certificate("invalid" if invalid else "refused", message)
+
     @classmethod
     def authorize(cls, **variables: str) -> "Response":
         """Let a request pass an authorizer (FastCGI section 6.3); the variables are handed to the responder.
@@ -168,7 +199,7 @@ class Response:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Response):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return all(getattr(self, name) == getattr(other, name) for name in Response.__slots__)
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
     from typing import Any, TypeVar
 
+    from gateways._model.dialects.voice import Voice
     from gateways._model.handler import Application
     from gateways._model.policy import Answer, Begun
     from gateways._model.response import Response
@@ -331,6 +332,7 @@ class _Stdout:
     """The answer on its way to the web server. The head waits for the first bytes of the body."""
 
     begun: "Begun | None" = None
+    voice: "Voice | None" = None
 
     def __init__(self, descriptor: int, use_trio: "bool | None", version: "str | None") -> None:
         self.committed = False

@@ -192,7 +192,7 @@ async def test_E08_no_method_or_none_that_is_one_is_400_over_HTTP(ask: Ask, meth
 
 
 async def test_E08_gemini_servers_send_no_method(ask: Ask) -> None:
-    seen = await ask({"SERVER_PROTOCOL": "GEMINI", "PATH_INFO": "/"})
+    seen = await ask({"SERVER_PROTOCOL": "GEMINI", "PATH_INFO": "/", "GATEWAYS_DIALECT": "cgi"})
     assert (seen.status, seen.tells["method"], seen.tells["scheme"]) == (200, "GET", "gemini")
 
 

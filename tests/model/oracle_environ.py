@@ -1,6 +1,7 @@
 """The laws of the environment, one small step after another: slow and plain, to hold the quick ones to.
 
-It shares with them what is not quick: the repairs themselves, and how percent-encoding is undone.
+It shares with them what is not quick: the repairs themselves, how percent-encoding is undone, and what is made of the
+variables of servers that do not speak HTTP.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gateways import LimitExceeded, RemoteProtocolError
+from gateways._model.dialects.small_web import settle
 from gateways._model.environ import Rules, raw_path, unquote
 from gateways._model.quirks import REPAIRS, is_nginx
 
@@ -20,8 +22,10 @@ _LAST_WINS = ("HTTP_HOST", "HTTP_AUTHORIZATION", "HTTP_REFERER", "HTTP_USER_AGEN
 def slow_build(variables: Variables, protocol: str, rules: Rules) -> tuple[dict[str, str], str, tuple[str, ...]]:
     """What ``environ.build`` gives, and a RemoteProtocolError of the same status where it raises one."""
     environ = merged(pairs_of(variables))
-    http = is_http(environ.get("SERVER_PROTOCOL", ""))
+    http = not settle(environ, protocol, rules)
     notes = tuple([name for name in rules.repairs if REPAIRS[name][0](environ, protocol)])
+    if rules.mount is not None:
+        notes = tuple([name for name in notes if name != "root-script-name"])
     script, info = split(environ, http, rules.mount)
     kept: dict[str, str] = {"QUERY_STRING": "", "GATEWAY_INTERFACE": "CGI/1.1"}
     for name, value in environ.items():
@@ -98,11 +102,6 @@ def agreed_length(lengths: list[str]) -> str:
 
 def is_token(text: str) -> bool:
     return text != "" and all(character in _TOKEN for character in text)
-
-
-def is_http(server_protocol: str) -> bool:
-    name = server_protocol.split("/")[0]
-    return not is_token(name) or name.lower() in ("http", "included")
 
 
 def split(environ: dict[str, str], http: bool, mount: str | None) -> tuple[str, str]:

@@ -21,6 +21,7 @@ def test_defaults_are_those_that_were_promised() -> None:
         "max_spool": 64 * 1024 * 1024,
         "max_ids": 128,
         "max_connections": 10_000,
+        "max_running": 10_000,
         "max_stderr": 64 * 1024,
         "params_timeout": 10,
         "body_timeout": 60,
@@ -30,6 +31,8 @@ def test_defaults_are_those_that_were_promised() -> None:
         "goodbye_timeout": 1,
         "drain_bytes": 64 * 1024,
         "drain_timeout": 2,
+        "slow_timeout": None,
+        "blocked_timeout": 30,
         "shutdown_grace": 30,
     }
 

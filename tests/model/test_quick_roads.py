@@ -139,7 +139,7 @@ def test_usual_names_are_names_that_the_slow_look_lets_pass() -> None:
 
 def test_usual_methods_and_protocols_are_what_the_slow_look_lets_pass() -> None:
     assert all(headers.is_token(method) for method in laws._USUAL_METHODS)
-    assert all(name.partition("/")[0].lower() in laws._HTTP_PROTOCOLS for name in laws._USUAL_HTTP)
+    assert all(name.partition("/")[0].lower() in laws._HTTP_PROTOCOLS for name in laws.USUAL_HTTP)
 
 
 def test_usual_header_names_are_names_that_no_rule_forbids() -> None:

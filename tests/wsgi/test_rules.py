@@ -381,7 +381,8 @@ async def test_a_request_of_the_small_web_has_its_scheme() -> None:
         start_response("200 OK", TEXT)
         return [environ["wsgi.url_scheme"].encode()]
 
-    assert b"gemini" in (await ask(application, environ={"SERVER_PROTOCOL": "GEMINI"})).body
+    environ = {"SERVER_PROTOCOL": "GEMINI", "GATEWAYS_DIALECT": "cgi"}
+    assert b"gemini" in (await ask(application, environ=environ)).body
 
 
 async def test_a_long_line_in_the_error_log_is_divided() -> None:
