@@ -173,6 +173,11 @@ class ServerConnection(Protocol):
 
     The constructor takes the keywords ``limits`` (:class:`~gateways.Limits`), ``roles`` (the roles on offer) and
     ``strict`` (whether to insist on the letter of the specification).
+
+    A protocol that keeps connections also has ``retire(environ=None)``, which the others can do without. It is called,
+    as often as may be, when the server stops: ``closing`` is to be true with the end of the last request that is there
+    or still comes, and the peer is to be told, as far as that can be said. ``environ`` is that of a request of this
+    peer, if one is known.
     """
 
     @property

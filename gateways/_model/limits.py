@@ -18,6 +18,7 @@ FIELDS: "dict[str, tuple[int | float | None, str]]" = {
     "max_spool": (67_108_864, "bytes of a body spilled to a file while siblings share its connection"),
     "max_ids": (128, "concurrent requests on one connection"),
     "max_connections": (10_000, "open connections of one listener"),
+    "max_running": (10_000, "requests that may run at a time, on all listeners together; more are answered with 503"),
     "max_stderr": (65_536, "bytes one request may log to the web server"),
     "params_timeout": (10.0, "seconds from the first byte of a request to the end of its meta-variables"),
     "body_timeout": (60.0, "seconds without body data while the handler waits for it"),
@@ -27,6 +28,8 @@ FIELDS: "dict[str, tuple[int | float | None, str]]" = {
     "goodbye_timeout": (1.0, "seconds for the last bytes of a cancelled request"),
     "drain_bytes": (65_536, "bytes read and dropped before a connection is closed"),
     "drain_timeout": (2.0, "seconds of reading and dropping before a connection is closed"),
+    "slow_timeout": (None, "seconds after which a request is logged as slow, with what its tasks do"),
+    "blocked_timeout": (30.0, "seconds that the event loop may be blocked before the log shows where"),
     "shutdown_grace": (30.0, "seconds that running requests get after a signal to stop"),
 }
 
@@ -50,6 +53,7 @@ class Limits:
         max_spool: int
         max_ids: int
         max_connections: int
+        max_running: int
         max_stderr: int
         params_timeout: float | None
         body_timeout: float | None
@@ -59,6 +63,8 @@ class Limits:
         goodbye_timeout: float | None
         drain_bytes: int
         drain_timeout: float | None
+        slow_timeout: float | None
+        blocked_timeout: float | None
         shutdown_grace: float | None
 
     __slots__ = tuple(FIELDS)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import logging
 import os
 import socket
 import stat
+import struct
 from collections.abc import Generator, Iterable, Mapping, Sequence
 
 import attrs
@@ -19,23 +21,34 @@ import trio
 
 from gateways._model.sendfile import AllowedHeaders
 
-__all__ = ["Address", "BindError", "Listen", "Listener", "open_listeners", "parse"]
+__all__ = ["Address", "BindError", "Listen", "Listener", "open_listeners", "parse", "peer_of", "user_number"]
 
 _SD_FIRST = 3  # SD_LISTEN_FDS_START
-_BACKLOG = 1024
+#: The most connections that wait to be accepted, as far as the kernel lets them.
+_SOMAXCONN = "/proc/sys/net/core/somaxconn"
+#: struct ucred: process, user, group.
+_CREDENTIALS = struct.Struct("3i")
 
 
 def _addresses(names: Iterable[str] | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
+def _users(users: Iterable[str | int] | None) -> tuple[str | int, ...] | None:
+    if isinstance(users, str):
+        raise ValueError(f"allow_users takes several names, such as [{users!r}]")
+    return None if users is None else tuple(users)
+
+
 @attrs.frozen
 class Listen:
     """Where to listen, and how far to trust whoever connects there.
 
-    ``address`` is ``unix:/path``, ``host:port``, ``[v6]:port``, ``fd:N`` or ``systemd[:name]``. ``mode`` and
-    ``group`` are those of the socket file. ``strict`` insists on the letter of the protocol. ``allow_public``
-    permits a host that is not loopback, ``allow_from`` names the IP addresses that may connect.
+    ``address`` is ``unix:/path``, ``host:port``, ``[v6]:port``, ``fd:N`` or ``systemd[:name]``. ``mode``, ``owner`` and
+    ``group`` are those of the socket file. ``backlog`` is how many connections may wait to be accepted; a kernel that
+    allows fewer is told of in the log. ``strict`` insists on the letter of the protocol. ``allow_public``
+    permits a host that is not loopback, ``allow_from`` names the IP addresses that may connect, ``allow_users`` the
+    users (by name or number) whose processes may, to a unix socket on Linux.
     ``trust_remote_user`` believes REMOTE_USER from servers that do not verify it (nginx, HAProxy),
     ``trust_forwarded`` takes the client's address and scheme from X-Forwarded-For and X-Forwarded-Proto.
     ``allow_headers`` names internal response headers (X-Accel-Redirect, X-Sendfile) that handlers may set. A mapping
@@ -46,10 +59,13 @@ class Listen:
 
     address: str
     mode: int = attrs.field(default=0o660, kw_only=True)
+    owner: str | int | None = attrs.field(default=None, kw_only=True)
     group: str | int | None = attrs.field(default=None, kw_only=True)
+    backlog: int = attrs.field(default=2048, kw_only=True, validator=attrs.validators.ge(1))
     strict: bool = attrs.field(default=False, kw_only=True)
     allow_public: bool = attrs.field(default=False, kw_only=True)
     allow_from: tuple[str, ...] | None = attrs.field(default=None, kw_only=True, converter=_addresses)
+    allow_users: tuple[str | int, ...] | None = attrs.field(default=None, kw_only=True, converter=_users)
     trust_remote_user: bool = attrs.field(default=False, kw_only=True)
     trust_forwarded: bool = attrs.field(default=False, kw_only=True)
     allow_headers: AllowedHeaders = attrs.field(factory=AllowedHeaders, kw_only=True, converter=AllowedHeaders)
@@ -113,38 +129,54 @@ class Listener:
 
     socket: socket.socket
     address: str
-    _file: tuple[str, int, int] | None = None
+    #: The socket file: its path, device and inode, and the process that made it.
+    _file: tuple[str, int, int, int] | None = None
+
+    def remove_file(self) -> None:
+        """Remove the socket file if it is still the one made here, by this process and not by the one it was forked
+        from. Nobody finds the way here any more then."""
+        if self._file is None or self.socket.fileno() < 0:
+            return
+        path, device, inode, maker = self._file
+        self._file = None
+        if maker != os.getpid():
+            return
+        with contextlib.suppress(OSError):  # gone already, or in a folder that has become read only
+            found = os.lstat(path)
+            if (found.st_dev, found.st_ino) == (device, inode):
+                os.unlink(path)
 
     def close(self) -> None:
-        """Stop listening, and remove the socket file if it is still the one made here. Closing twice does no harm."""
+        """Stop listening, and remove the socket file. Closing twice does no harm."""
         if self.socket.fileno() < 0:
             return
         # The file first: once the socket is closed, the file of another server may be given the number of ours.
-        if self._file is not None:
-            path, device, inode = self._file
-            with contextlib.suppress(OSError):  # gone already, or in a folder that has become read only
-                found = os.lstat(path)
-                if (found.st_dev, found.st_ino) == (device, inode):
-                    os.unlink(path)
+        self.remove_file()
         with contextlib.suppress(RuntimeError):  # closed outside of trio, nobody waits there
             trio.lowlevel.notify_closing(self.socket)
         self.socket.close()
 
 
-async def open_listeners(listen: Listen, environ: Mapping[str, str] = os.environ) -> list[Listener]:
+async def open_listeners(
+    listen: Listen, environ: Mapping[str, str] = os.environ, *, log: logging.Logger | None = None
+) -> list[Listener]:
     """Bind what a Listen asks for; a host name may stand for several sockets.
 
-    A stale socket file is replaced; a live one, and a file that is no socket, are refused. Raises ValueError for an
-    address that cannot be read and BindError for one that cannot be had.
+    A stale socket file is replaced; a live one, and a file that is no socket, are refused. What works but is not as it
+    should be is said in ``log``. Raises ValueError for an address that cannot be read and BindError for one that cannot
+    be had.
     """
+    log = log or logging.getLogger("gateways")
     address = parse(listen.address)
+    if listen.allow_users is not None and address.kind == "tcp":
+        raise ValueError(f"allow_users is for unix sockets, and {address} is none: TCP does not tell whose a peer is")
     if address.kind == "unix":
-        return [_bind_unix(address.path, listen)]
+        return [_bind_unix(address.path, listen, log)]
     if address.kind == "fd":
         return [_inherit(address.number)]
     if address.kind == "systemd":
         return [_inherit(number) for number in systemd_sockets(address.name, environ)]
-    return await _bind_tcp(address, listen)
+    return await _bind_tcp(address, listen, log)
 
 
 def systemd_sockets(name: str | None, environ: Mapping[str, str]) -> Sequence[int]:
@@ -185,7 +217,7 @@ def describe(listening: socket.socket) -> str:
     return str(Address("tcp", host=name[0], port=name[1]))
 
 
-async def _bind_tcp(address: Address, listen: Listen) -> list[Listener]:
+async def _bind_tcp(address: Address, listen: Listen, log: logging.Logger) -> list[Listener]:
     try:
         found = await trio.socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -210,11 +242,12 @@ async def _bind_tcp(address: Address, listen: Listen) -> list[Listener]:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
                 bound.bind((where[0], port, *where[2:]))
-                bound.listen(_BACKLOG)
+                bound.listen(listen.backlog)
             except OSError as error:
                 raise BindError(f"cannot listen on {address}: {error.strerror}") from error
             port = bound.getsockname()[1]  # port 0: the same one for every family
             listeners[-1].address = describe(bound)
+    _check_backlog(address, listen.backlog, log)
     return listeners
 
 
@@ -228,7 +261,7 @@ def _closing_on_error(listeners: list[Listener]) -> Generator[None]:
         raise
 
 
-def _bind_unix(path: str, listen: Listen) -> Listener:
+def _bind_unix(path: str, listen: Listen, log: logging.Logger) -> Listener:
     _remove_stale(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener = Listener(bound, f"unix:{path}")
@@ -244,23 +277,81 @@ def _bind_unix(path: str, listen: Listen) -> Listener:
         finally:
             os.umask(before)
         made = os.lstat(path)
-        listener._file = (path, made.st_dev, made.st_ino)
+        listener._file = (path, made.st_dev, made.st_ino, os.getpid())
+        # Nobody connects before listen().
+        if listen.owner is not None:
+            _give_away(path, "user", listen.owner, user_number(listen.owner), -1)
         if listen.group is not None:
-            _give_to_group(path, listen.group)
-        bound.listen(_BACKLOG)
+            _give_away(path, "group", listen.group, -1, _group_number(listen.group))
+        bound.listen(listen.backlog)
+    _check_backlog(listener.address, listen.backlog, log)
+    _check_folder(path, log)
     return listener
 
 
-def _give_to_group(path: str, group: str | int) -> None:
+def _give_away(path: str, kind: str, name: str | int, user: int, group: int) -> None:
+    try:
+        os.chown(path, user, group)
+    except OSError as error:
+        raise BindError(f"cannot give the socket to the {kind} {name!r}: {error.strerror}") from error
+
+
+def user_number(user: str | int) -> int:
+    """The number of a user. Raises BindError where there is none of that name."""
+    import pwd
+
+    try:
+        return user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise BindError(f"there is no user {user!r}") from None
+
+
+def _group_number(group: str | int) -> int:
     import grp
 
     try:
-        number = group if isinstance(group, int) else grp.getgrnam(group).gr_gid
-        os.chown(path, -1, number)
+        return group if isinstance(group, int) else grp.getgrnam(group).gr_gid
     except KeyError:
         raise BindError(f"there is no group {group!r} to give the socket to") from None
-    except OSError as error:
-        raise BindError(f"cannot give the socket to the group {group!r}: {error.strerror}") from error
+
+
+def peer_of(connected: socket.socket) -> tuple[int, int] | None:
+    """The process and the user at the other end of a unix socket: those who called connect() or listen() there. None
+    where the system does not tell."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None
+    try:
+        process, user, _ = _CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
+    except OSError:
+        return None
+    return process, user
+
+
+def _check_backlog(address: str | Address, backlog: int, log: logging.Logger) -> None:
+    try:
+        with open(_SOMAXCONN) as file:
+            most = int(file.read())
+    except (OSError, ValueError):
+        return  # no Linux, or one that does not tell
+    if most < backlog:
+        log.warning(
+            "%s: no more than %d connections can wait to be accepted, not %d: the kernel allows no more "
+            "(sysctl net.core.somaxconn)",
+            address,
+            most,
+            backlog,
+        )
+
+
+def _check_folder(path: str, log: logging.Logger) -> None:
+    folder = os.path.dirname(path) or "."
+    with contextlib.suppress(OSError):
+        mode = os.stat(folder).st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            log.warning(
+                "unix:%s: any user may put another socket in its place: everybody may write to %s", path, folder
+            )
 
 
 def _remove_stale(path: str) -> None:
@@ -275,6 +366,10 @@ def _remove_stale(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         outcome = probe.connect_ex(path)
+        ours = outcome == 0 and (peer_of(probe) or (0,))[0] == os.getpid()
+    if outcome in (errno.EACCES, errno.EPERM):
+        raise BindError(f"cannot listen on unix:{path}: a socket is there, and it cannot be asked whether it is in use")
     if outcome != errno.ECONNREFUSED:
-        raise BindError(f"cannot listen on unix:{path}: a server is running there")
+        hint = " (this very process: was the address given twice?)" if ours else ""
+        raise BindError(f"cannot listen on unix:{path}: a server is running there{hint}")
     os.unlink(path)

@@ -5,7 +5,7 @@ Nothing here waits but for an answer to be written: a crew (:mod:`gateways._net.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +146,7 @@ class Connection:
             self._lose()
         elif self.gone:
             self._stop_reading()
-        elif self.protocol.closing or self._half_closed or (self.service.draining and not self.protocol.expecting):
+        elif self.protocol.closing or self._half_closed:
             self._say_goodbye()
         elif not self._watched:
             self.mind_reading()
@@ -283,6 +283,8 @@ class Connection:
 
     def _on_request(self, event: RequestReceived) -> None:
         service = self.service
+        if service.unexamined:
+            service.examine(event, self.protocol.name)
         try:
             environ, path, repairs = build(event.environ, self.protocol.name, service.rules)
         except RemoteProtocolError as error:
@@ -292,6 +294,8 @@ class Connection:
             service.note_repairs(repairs)
         exchange = self._open(event.stream_id, None, expects_data=event.role == "filter")
         exchange.make_request(environ, path, event.environ, event.role)
+        if service.draining:
+            self.retire(environ)
 
     def _open(self, stream_id: int, error: RemoteProtocolError | None, *, expects_data: bool = False) -> Exchange:
         exchange = Exchange(self, stream_id, self._active_at, expects_data=expects_data)
@@ -316,7 +320,12 @@ class Connection:
         tally.sent += exchange.sent
         if exchange.scope is not None:  # it has waited
             self._active_at = now = trio.current_time()
-            tally.took(now - exchange.started_at)
+            tally.waiting -= 1
+            seconds = now - exchange.started_at
+            tally.took(seconds)
+            slow = self.service.limits.slow_timeout
+            if slow is not None and seconds > slow and not exchange.told_slow:
+                exchange.report_slow(seconds)
         self.service.log_access(exchange)
 
     def _abort_all(self) -> None:
@@ -402,6 +411,7 @@ class Connection:
             try:
                 await self.flushed()
             finally:
+                self._active_at = trio.current_time()  # the web server has its answer only now
                 self._tasks -= 1
                 self._close_when_done()
             self.settle()
@@ -422,7 +432,6 @@ class Connection:
 
     def sweep(self, now: float) -> None:
         """See whether any deadline has passed."""
-        limits = self.service.limits
         if self._lingering is not None:
             if now > self._lingering:
                 self._stop_reading()
@@ -439,9 +448,9 @@ class Connection:
                 self._lose()
             else:
                 self._sweep_exchanges(now)
-        elif limits.idle_timeout is None or self._params_due or self._unsent:
+        elif self._params_due or self._unsent:
             pass
-        elif now - self._active_at > limits.idle_timeout:
+        elif now - self._active_at > self.service.patience:
             self._say_goodbye()
 
     def _sweep_exchanges(self, now: float) -> None:
@@ -452,6 +461,9 @@ class Connection:
                 exchange.part()
                 self.settle()
                 continue
+            seconds = now - exchange.started_at
+            if limits.slow_timeout is not None and seconds > limits.slow_timeout and not exchange.told_slow:
+                exchange.report_slow(seconds)
             for inbox in (exchange.inbox, exchange.data_inbox):
                 since = inbox.waiting_since
                 if limits.body_timeout is not None and since is not None and now - since > limits.body_timeout:
@@ -460,11 +472,29 @@ class Connection:
                 late = f"the request took more than {limits.request_timeout} seconds"
                 exchange.cancel(nobody_waits=False, error=DeadlineExceeded(late, status=504))
 
-    def drain(self) -> None:
-        """The server is stopping: close unless an answer is owed, or on its way, or a request is half read."""
-        busy = self.exchanges or self._unsent or self.protocol.expecting
-        if not busy and self._lingering is None:
-            self._say_goodbye()
+    @property
+    def idle_since(self) -> float:
+        """When it was last of use, where it is of none now; infinity where it is."""
+        busy = self.exchanges or self._params_due or self._unsent or self._lingering is not None or self.gone
+        return float("inf") if busy else self._active_at
+
+    def close_idle(self) -> None:
+        """Close although it is kept, to make room for others."""
+        self._say_goodbye()
+
+    def retire(self, environ: Mapping[str, str] | None = None) -> None:
+        """The server is stopping: be done with the end of the next answer, or of those that are owed. If none comes,
+        ``Service.patience`` ends before long. ``environ`` is that of a request."""
+        retire = getattr(self.protocol, "retire", None)
+        if environ is None:
+            requests = [exchange.request for exchange in self.exchanges.values()]
+            environ = next((request.environ for request in requests if request is not None), None)
+        if retire is not None and not self.gone:
+            retire(environ)
+            answers = self.protocol.data_to_send()
+            if answers:
+                self.send(answers)
+                self.write_in_background()
 
 
 #: What becomes of each kind of event.

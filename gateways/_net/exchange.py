@@ -7,20 +7,24 @@ that the Request logs and runs threads through.
 from __future__ import annotations
 
 import contextvars
+import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import trio
 
 from gateways._model.environ import is_http
-from gateways._model.errors import GatewayError, LocalProtocolError, RemoteProtocolError
+from gateways._model.errors import GatewayError, LocalProtocolError, Reject, RemoteProtocolError
 from gateways._model.handler import Resumed, drive
 from gateways._model.policy import NGINX_HEAD, Answer, Begun, ExcessBody, answer, begin_answer, refuse, respond
 from gateways._model.request import Body, Carrier, Request, content_length, data_length
+from gateways._net.access import new_request_id, target
 from gateways._net.inbox import NOTHING, Inbox
-from gateways._net.lines import printable
+from gateways._net.lines import indented, printable
 
 if TYPE_CHECKING:
+    from gateways._model.dialects.voice import Voice
+    from gateways._model.handler import Handler
     from gateways._model.response import Response
     from gateways._net.connection import Connection
     from gateways.events import Variables
@@ -35,6 +39,17 @@ _FLUSH_AT = 65_536
 
 class DeadlineExceeded(RemoteProtocolError):
     """A request took longer than ``Limits.request_timeout``."""
+
+
+class Full(Reject):
+    """A request that came while ``Limits.max_running`` others were running."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "the server is busy", [("Retry-After", "1")])
+
+
+async def _full(request: Request) -> Response:
+    raise Full
 
 
 class ServerStopping(RemoteProtocolError):
@@ -68,6 +83,10 @@ class Exchange(Carrier):
     #: The status and the number of body bytes that were sent, for the access log.
     status = 0
     sent = 0
+    #: The id that lines of the log have been given, None before there are any.
+    named: str | None = None
+    #: Whether the log tells already that it takes long.
+    told_slow = False
     #: Whether, when the answer had ended, there was more of the request to come.
     owed = False
     #: When a handler that was cancelled has had the time to come to its end.
@@ -76,10 +95,13 @@ class Exchange(Carrier):
     _stopped_by: RemoteProtocolError | None = None
     _nobody_waits = False
     _head = b""
+    _sent_head = b""
     _gathered = 0
     _over = False
     #: The answer that the handler has begun by itself.
     begun: Begun | None = None
+    #: What makes another dialect than CGI's of the answer.
+    voice: Voice | None = None
     #: The app status of an answer that is complete while its handler goes on.
     _ended_with: int | None = None
     _error: BaseException | None = None
@@ -125,6 +147,7 @@ class Exchange(Carrier):
             self._error = error  # raised by rest()
         self._task = trio.lowlevel.current_task()
         self.scope = scope
+        self.connection.service.tally.waiting += 1
         if self._nobody_waits or self._stopped_by is not None:
             scope.cancel()
         return False
@@ -146,7 +169,7 @@ class Exchange(Carrier):
     def part(self) -> None:
         """End the request although its handler, cancelled, does not come to its end. Nothing that it still sends goes
         anywhere."""
-        self.connection.service.log.warning("%s: the handler goes on although it was cancelled", self.describe())
+        self._say(logging.WARNING, "the handler goes on although it was cancelled")
         self._task = trio.lowlevel.current_task()  # who speaks for it from now on
         self.conclude_cancelled()
 
@@ -156,8 +179,14 @@ class Exchange(Carrier):
         if self.request is None:
             status = await refuse(self.refusal or GatewayError("no request"), "GET", self)
         else:
+            handler: Handler = service.roles
+            if service.tally.waiting >= service.limits.max_running:
+                service.tally.full += 1
+                running = f"{service.tally.waiting} requests are running"
+                service.complain(f"full: {running}; more are answered with 503", most=1)
+                handler = _full
             allowed = service.listen.allow_headers
-            status = await respond(service.roles, self.request, self, limits=service.limits, allowed=allowed)
+            status = await respond(handler, self.request, self, limits=service.limits, allowed=allowed)
         self._conclude(status)
 
     async def fail(self, error: BaseException) -> None:
@@ -228,6 +257,8 @@ class Exchange(Carrier):
         self.owed = not (self.inbox.ended and self.data_inbox.ended)
         self.discard()
         if last:
+            if self.connection.service.draining and self.connection.protocol.closing:
+                self.connection.stream.cork()
             self.connection.send(last)
         self.connection.exchange_over(self)
         if self.scope is None:
@@ -238,7 +269,10 @@ class Exchange(Carrier):
         """Give the whole connection up for a bug of ours, the exception that is being handled."""
         self._over = True
         self.discard()
-        self.connection.exchanges.pop(self.stream_id, None)
+        if self.connection.exchanges.pop(self.stream_id, None) is not None:
+            tally = self.connection.service.tally
+            tally.answered[0] += 1
+            tally.waiting -= self.scope is not None
         self.connection.break_down()
 
     def discard(self) -> None:
@@ -310,7 +344,7 @@ class Exchange(Carrier):
         protocol, frames = self.connection.protocol, b""
         if self._head:
             frames = protocol.send_head(self.stream_id, self._head)
-            self._head = b""
+            self._sent_head, self._head = self._head, b""
         if self._chunks:
             self.sent += self._gathered
             frames += protocol.send_body(self.stream_id, b"".join(self._chunks))
@@ -334,27 +368,56 @@ class Exchange(Carrier):
                 self.connection.break_down()
 
     def report(self, error: BaseException) -> None:
-        log = self.connection.service.log
         if isinstance(error, RemoteProtocolError | ExcessBody):
-            log.warning("%s: %s", self.describe(), error)
+            self._say(logging.WARNING, printable(str(error)))
         else:
-            log.error("%s: the handler failed", self.describe(), exc_info=error)
+            self._say(logging.ERROR, "the handler failed", error)
         if not self._over:
-            self.connection.protocol.send_log(self.stream_id, f"{type(error).__name__}: {error}\n")
+            self.connection.protocol.send_log(self.stream_id, indented(f"{type(error).__name__}: {error}") + "\n")
+
+    def report_slow(self, seconds: float) -> None:
+        """Tell the log, once, that the request has taken so long; while it goes on, also what it is doing."""
+        self.told_slow = True
+        self.connection.service.tally.slow += 1
+        if self._over:
+            self._say(logging.WARNING, f"took {seconds:.1f} seconds")
+            return
+        from gateways._net.slow import task_tree  # few servers ever need it
+
+        try:
+            tree = "  (it has not begun)" if self.scope is None else task_tree(self._coroutine, self._task)
+        except Exception as error:  # whatever Python and trio have changed inside, the request is not to suffer for it
+            tree = printable(f"  (what it does cannot be shown: {error!r})")
+        self._say(logging.WARNING, f"has been running for {seconds:.1f} seconds\n{tree}")
+
+    def _say(self, level: int, text: str, error: BaseException | None = None) -> None:
+        log = self.connection.service.log
+        log.log(level, "%s: %s", self.describe(), text, exc_info=error, extra={"request_id": self.request_id})
+
+    @property
+    def request_id(self) -> str:
+        """What lines of the log about this request have in common: the web server's name for it, or one of ours."""
+        if self.named is None:
+            self.named = new_request_id(self.request)
+        return self.named
+
+    @property
+    def head(self) -> bytes:
+        """The head of the answer."""
+        return self._head or self._sent_head
 
     def describe(self) -> str:
         """The request in a few words for the log, control characters escaped."""
         if self.request is None:
             return "a request that was refused"
-        target = self.request.environ.get("REQUEST_URI") or self.request.path
-        return printable(f"{self.request.method} {target}")
+        return printable(f"{self.request.method} {target(self.request)}")
 
     # --- the carrier of the Request
 
     def log(self, text: str) -> None:
-        self.connection.service.log.warning("%s: %s", self.describe(), printable(text))
+        self._say(logging.WARNING, printable(text))
         if not self._over:
-            data = self.connection.protocol.send_log(self.stream_id, text + "\n")
+            data = self.connection.protocol.send_log(self.stream_id, indented(text) + "\n")
             if data:
                 self.connection.send(data)
 

@@ -13,6 +13,7 @@ from typing import Protocol as TypingProtocol
 import attrs
 import trio
 
+from gateways._model.advice import front_end, look
 from gateways._model.environ import Rules
 from gateways._model.errors import Reject
 from gateways._model.handler import Application, Roles, Started
@@ -20,16 +21,27 @@ from gateways._model.limits import Limits
 from gateways._model.quirks import REPAIRS
 from gateways._model.request import Request
 from gateways._model.response import Response
-from gateways._net.address import Listen, Listener, open_listeners
+from gateways._net.access import AccessLog
+from gateways._net.address import Listen, Listener, open_listeners, peer_of, user_number
 from gateways._net.connection import Connection
 from gateways._net.crew import Crew, LoneCrew, SharedCrew
 from gateways._net.exchange import Exchange
 from gateways._net.lines import printable
 from gateways._net.stream import AnyStream, SocketStream, TrioStream
 from gateways._net.tally import Tally
-from gateways.events import ServerConnection
+from gateways.events import RequestReceived, ServerConnection
 
 __all__ = ["Protocol", "Service", "serve", "serve_stream"]
+
+#: Seconds for which a kept connection must have been idle to be closed by us. A web server that hands it a request just
+#: then loses that: what tells it of the end is its next look at the connection. It uses first what it used last, so one
+#: that has been left alone for so long is hardly about to be used.
+QUIET = 1.0
+
+#: A configuration shows in the first requests of a listener, or hardly at all.
+EXAMINED = 20
+#: The level of the log for advice, by how bad it is.
+_LEVELS = {"wrong": logging.WARNING, "risk": logging.WARNING, "check": logging.INFO, "hint": logging.DEBUG}
 
 #: accept(2): that one connection is lost, the next may be fine.
 _LOST = (errno.ECONNABORTED, errno.EPERM)
@@ -83,6 +95,7 @@ class _Door:
 
     def read(self) -> None:
         if self._service.room <= 0:
+            self.trouble = f"{len(self._service.connections)} are open (max_connections)"
             self.close()
             return
         try:
@@ -126,12 +139,19 @@ class Service:
             trust_forwarded=listen.trust_forwarded,
         )
         self.log = log or logging.getLogger("gateways")
-        self.access = self.log.getChild("access")
+        self.access = AccessLog(self.log.getChild("access"))
+        self.doctor = self.log.getChild("doctor")
+        users = listen.allow_users
+        self._allowed_users = None if users is None else {user_number(user) for user in users}
         self.connections: set[Connection] = set()
         self._crew: Crew | None = None
         self.draining = False
+        #: Seconds that a kept connection may be idle.
+        self.patience = float("inf") if limits.idle_timeout is None else limits.idle_timeout
         self._wanting_fewer = trio.lowlevel.ParkingLot()
         self._noted: set[str] = set()
+        #: How many requests more are looked at for what their web server gets wrong. Our own front end gets it right.
+        self.unexamined = 0 if protocol.name == "http" else EXAMINED
         self._complaints = 0
         self._complaining_since = float("-inf")
         #: Those whose handlers go on although their answers have ended.
@@ -173,41 +193,85 @@ class Service:
         """Have connections accepted for ever; survive the want of descriptors and memory."""
         crew = self._crew or self.staff(nursery)
         while True:
-            while self.room <= 0:
-                await self._wanting_fewer.park()
             door = _Door(self, listener, crew)
             try:
                 await door.shut.wait()
             finally:
                 door.close()
-            if door.trouble:
-                self.complain(f"cannot accept connections: {door.trouble}; trying again", most=1)
-                await trio.sleep(0.1)
+            self.complain(f"cannot accept connections: {door.trouble}; trying again", most=1)
+            self._make_room()
+            if self.room > 0:
+                await trio.sleep(0.1)  # what is wanting is something else
+            while self.room <= 0:
+                await self._wanting_fewer.park()
 
     @property
     def room(self) -> int:
         """How many connections more may be accepted."""
         return self.limits.max_connections - len(self.connections)
 
+    def _make_room(self) -> None:
+        """Close those kept connections that have been idle for longest, a few at a time."""
+        before = trio.current_time() - QUIET
+        idle = [connection for connection in self.connections if connection.idle_since < before]
+        idle.sort(key=lambda connection: connection.idle_since)
+        for connection in idle[: max(1, self.limits.max_connections // 100)]:
+            with connection.confining():
+                connection.close_idle()
+
+    def shut(self, listener: Listener) -> None:
+        """Stop listening, and serve those who have connected already: nobody else may be there to accept them."""
+        listener.remove_file()
+        if self._crew is not None:
+            self._accept_rest(listener, self._crew)
+        listener.close()
+
+    def _accept_rest(self, listener: Listener, crew: Crew) -> None:
+        for _ in range(self.listen.backlog):  # who is faster than that comes without end
+            try:
+                connected, peer = listener.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _LOST:
+                    continue
+                self.complain(f"connections are lost: {error.strerror}")
+                return
+            connection = self._admit(connected, peer, crew)
+            if connection is not None:
+                connection.mind_reading()
+
     def welcome(self, connected: socket.socket, peer: tuple[Any, ...] | str, crew: Crew) -> None:
         """Serve a connection that was accepted. For the leader of the crew, who begins what it brings at once."""
+        connection = self._admit(connected, peer, crew)
+        if connection is None:
+            return
+        # What the web server has to say is often there already. Then it need not be watched, unless it stays.
+        connection.read()
+        if not connection.exchanges:
+            connection.mind_reading()
+
+    def _admit(self, connected: socket.socket, peer: tuple[Any, ...] | str, crew: Crew) -> Connection | None:
+        """The connection that was accepted, if it is welcome and still there."""
         allowed = self.listen.allow_from
         # A socket for both families names an IPv4 peer ::ffff:192.0.2.1.
         host = str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else None
         if allowed is not None and host not in allowed:
             connected.close()
             self.complain(f"refused a connection from {host or 'a unix socket'}: it is not among those allowed")
-            return
+            return None
+        if self._allowed_users is not None:
+            process, user = peer_of(connected) or (0, -1)
+            if user not in self._allowed_users:
+                connected.close()
+                self.complain(f"refused process {process} of user {user}: it is not among those allowed")
+                return None
         try:
             stream = SocketStream(connected, unix=not isinstance(peer, tuple))
         except OSError:
             connected.close()  # gone between accept and now
-            return
-        connection = self._connect(stream, crew)
-        # What the web server has to say is often there already. Then it need not be watched, unless it stays.
-        connection.read()
-        if not connection.exchanges:
-            connection.mind_reading()
+            return None
+        return self._connect(stream, crew)
 
     # --- time
 
@@ -222,22 +286,33 @@ class Service:
             limits.write_timeout,
             limits.drain_timeout,
             limits.goodbye_timeout,
+            limits.slow_timeout,
         ]
         pause = min([0.5, *[seconds / 4 for seconds in shortest if seconds is not None]])
         while True:
             await trio.sleep(pause)
-            now = trio.current_time()
-            for connection in list(self.connections):
-                try:
-                    connection.sweep(now)
-                except Exception:
-                    connection.break_down()
+            self._sweep_once()
+
+    def _sweep_once(self) -> None:
+        now = trio.current_time()
+        if self._wanting_fewer and self.room <= 0:
+            self._make_room()
+        for connection in list(self.connections):
+            with connection.confining():
+                connection.sweep(now)
 
     def drain(self) -> None:
-        """Let every connection end after the answers it owes."""
+        """Let every connection end with an answer, or when it has been idle for a moment.
+
+        A web server that keeps connections may just be sending a request on one that is idle. It repeats neither that
+        on another, if it is a POST, nor knows of the end of a connection before the next look at it.
+        """
         self.draining = True
+        self.patience = min(self.patience, QUIET)
         for connection in list(self.connections):
-            connection.drain()
+            with connection.confining():
+                connection.retire()
+        self._sweep_once()
 
     def finished(self, exchange: Exchange) -> None:
         """A handler has come to its end after its answer."""
@@ -270,19 +345,32 @@ class Service:
                 self._noted.add(name)
                 self.log.warning("%s: repaired (%s): %s", self.where, name, REPAIRS[name][1])
 
+    def examine(self, event: RequestReceived, protocol: str) -> None:
+        """Say once what the web server gets wrong, and which line of its configuration mends it.
+
+        What was repaired is said by ``note_repairs``, and nothing to whoever is no web server, such as a health check.
+        """
+        self.unexamined -= 1
+        if not front_end(dict(event.environ), protocol):
+            return
+        found = look(
+            event.environ,
+            protocol,
+            self.rules,
+            role=event.role,
+            request_timeout=self.limits.request_timeout,
+            keep_connection=event.keep_connection,
+        )
+        for advice in found:
+            if advice.name not in self._noted and advice.name not in self.rules.repairs:
+                self._noted.add(advice.name)
+                text = printable(f"advice ({advice.name}): {advice}")
+                self.doctor.log(_LEVELS[advice.severity], "%s: %s", self.where, text)
+
     def log_access(self, exchange: Exchange) -> None:
         """One line for an answered request."""
-        if self.access.isEnabledFor(logging.INFO):
-            request = exchange.request
-            self.access.info(
-                '%s "%s" %s %d %.0fms %s',
-                printable((request.remote_addr if request else None) or "-"),
-                exchange.describe(),
-                exchange.status or "-",
-                exchange.sent,
-                (trio.current_time() - exchange.started_at) * 1000,
-                exchange.connection.protocol.name,
-            )
+        if self.access.logger.isEnabledFor(logging.INFO):
+            self.access.add(exchange, trio.current_time() - exchange.started_at)
 
 
 async def serve(
@@ -328,7 +416,7 @@ async def serve(
         listeners: list[tuple[Service, Listener]] = []
         for service in services:
             service.roles = roles
-            opened = await open_listeners(service.listen)
+            opened = await open_listeners(service.listen, log=service.log)
             for listener in opened:
                 stack.callback(listener.close)
                 listeners.append((service, listener))
@@ -343,8 +431,8 @@ async def serve(
                 task_status.started([listener.address for _, listener in listeners])
                 await (trio.Event() if stop is None else stop).wait()
                 acceptors.cancel_scope.cancel()
-            for _, listener in listeners:
-                listener.close()
+            for service, listener in listeners:
+                service.shut(listener)
             with trio.move_on_after(float("inf") if limits.shutdown_grace is None else limits.shutdown_grace):
                 for service in services:
                     service.drain()

@@ -25,6 +25,7 @@ RECEIVE = 65_536
 #: Said with each call: an accepted socket blocks, and to change that takes a call of its own.
 _AT_ONCE = socket.MSG_DONTWAIT
 _RDHUP = getattr(select, "POLLRDHUP", 0)
+_CORK = getattr(socket, "TCP_CORK", 0)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -66,6 +67,11 @@ class AnyStream(Protocol):
 
     def peer_gone(self) -> bool:
         """Whether the peer has left, seen without reading."""
+        ...
+
+    def cork(self) -> None:
+        """Have what is sent from now on arrive together with the end of writing, as far as the stream can do that: a
+        web server that keeps connections must not use this one again in between."""
         ...
 
     def end_writing(self) -> None:
@@ -165,6 +171,13 @@ class SocketStream:
         found = poll.poll(0)
         return found[0][1] if found else 0
 
+    def cork(self) -> None:
+        if _CORK and self.peer is not None and not self._closed:
+            try:
+                self._socket.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
+            except OSError:
+                pass  # the peer was faster
+
     def end_writing(self) -> None:
         if not self._closed:
             try:
@@ -258,6 +271,9 @@ class PipeStream:
     def peer_gone(self) -> bool:
         return self._receiving is None and self._sending is None
 
+    def cork(self) -> None:
+        pass
+
     def end_writing(self) -> None:
         end, self._sending = self._sending, None
         if end is not None:
@@ -316,6 +332,9 @@ class TrioStream:
 
     def peer_gone(self) -> bool:
         return False
+
+    def cork(self) -> None:
+        pass
 
     def end_writing(self) -> None:
         self._close("send_stream")

@@ -13,11 +13,11 @@ DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 class Tally:
     """Connections and requests of the listeners that share it, counted from zero.
 
-    All but what the properties tell only grows. One thread counts; any may read, and what it reads may be of slightly
-    different moments.
+    All but ``waiting``, and what the properties tell, only grows. One thread counts; any may read, and what it reads
+    may be of slightly different moments.
     """
 
-    __slots__ = ("accepted", "answered", "begun", "closed", "full", "seconds", "sent", "slow", "waited")
+    __slots__ = ("accepted", "answered", "begun", "closed", "full", "seconds", "sent", "slow", "waited", "waiting")
 
     def __init__(self) -> None:
         #: Connections that were accepted, and those that are over.
@@ -27,6 +27,8 @@ class Tally:
         self.begun = 0
         #: Requests that are over, by the hundreds of their status; 0 for those that ended without an answer.
         self.answered = [0, 0, 0, 0, 0, 0]
+        #: Requests whose handlers have begun and wait for something: what ``Limits.max_running`` is about.
+        self.waiting = 0
         #: Requests that were refused because the server was full; they are among the answered too.
         self.full = 0
         #: Requests that were reported as slow.

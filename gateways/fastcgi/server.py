@@ -13,7 +13,7 @@ the end of STDIN or DATA is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, NoReturn
 
 import attrs
@@ -102,6 +102,7 @@ class ServerConnection:
         "_begun",
         "_dead",
         "_events",
+        "_farewell",
         "_ignored",
         "_ignored_now",
         "_in_params",
@@ -111,6 +112,7 @@ class ServerConnection:
         "_multiplex",
         "_rejected",
         "_requests",
+        "_retiring",
         "_roles",
         "_scanner",
         "_strict",
@@ -150,6 +152,10 @@ class ServerConnection:
         self._dead = False
         #: a request without FCGI_KEEP_CONN has ended: close as soon as the others have as well
         self._last_call = False
+        #: no requests are wanted beyond those that are there
+        self._retiring = False
+        #: the web server makes sense of that
+        self._farewell = False
         #: records ignored since the latest request
         self._ignored_now = 0
         self._ignored = 0
@@ -172,6 +178,23 @@ class ServerConnection:
         return Statistics(
             requests=self._begun, active=len(self._requests), rejected=self._rejected, ignored=self._ignored
         )
+
+    def retire(self, environ: Mapping[str, str] | None = None) -> None:
+        """End the connection with the end of the last request that is on it; another may still begin before that.
+
+        FastCGI has no word for this. A web server that keeps connections may hand one the next request before it has
+        noticed that it is closed. So the answer to a question that it may have asked follows the last
+        FCGI_END_REQUEST in the same write: no more requests are accepted at a time than none. nginx 1.22 does not
+        keep a connection on which there is more to read, HAProxy 2.6 begins no more requests on it. Who multiplexes
+        is told at once. Apache 2.4 takes what it left unread for a sign of life, so only those who are known to mind
+        it are told, by the SERVER_SOFTWARE of a request.
+        """
+        if environ is not None:
+            self._farewell = environ.get("SERVER_SOFTWARE", "nginx").lower().startswith(_HEEDED_BY)
+        if not self._retiring:
+            self._retiring = True
+            if self.shared and not self.closing:
+                self._unsent += _FAREWELL
 
     # --- Receiving ---
 
@@ -357,7 +380,7 @@ class ServerConnection:
     def _close_unless(self, keep: bool) -> None:
         """Without FCGI_KEEP_CONN the connection ends with the request, but not under requests beside it."""
         self._last_call = self._last_call or not keep
-        if self._last_call and not self._requests:
+        if (self._last_call or self._retiring) and not self._requests:
             self.closing = True
 
     def _take_params(self, kind: int, stream_id: int, content: bytes, request: _Request) -> None:
@@ -518,7 +541,7 @@ class ServerConnection:
         streams_end = wire.encode_record(wire.STDOUT, stream_id)
         if request.log_used:
             streams_end += wire.encode_record(wire.STDERR, stream_id)
-        return log + streams_end + end
+        return log + streams_end + end + (_FAREWELL if self._farewell and self.closing and request.keep else b"")
 
     def answer(self, stream_id: int, head: bytes, body: bytes, status: int = 0) -> bytes:
         """A whole response at once: the same as :meth:`send_head`, :meth:`send_body` and :meth:`end`, with the body in
@@ -529,6 +552,8 @@ class ServerConnection:
             return self.send_head(stream_id, head) + self.send_body(stream_id, body) + self.end(stream_id, status)
         answer = wire.encode_answer(stream_id, head + body, status)
         self._finish(stream_id, request)
+        if self._farewell and self.closing and request.keep:
+            answer += _FAREWELL
         return answer
 
     def fail(self, stream_id: int) -> bytes:
@@ -579,6 +604,14 @@ class ServerConnection:
 
 #: The end of STDIN of the requests with the ids that web servers use most: a request without a body ends with it.
 _NO_BODY: Final = {stream_id: wire.encode_record(wire.STDIN, stream_id) for stream_id in range(1, 256)}
+
+#: Web servers that take notice of the farewell, and what was made of them. One that does not tell its name is most
+#: likely nginx, where that is for the configuration to say.
+_HEEDED_BY: Final = ("nginx", "haproxy", "angie", "freenginx", "openresty", "tengine")
+#: See ``retire``. HAProxy takes FCGI_MAX_REQS only from an application that multiplexes.
+_FAREWELL: Final = wire.encode_record(
+    wire.GET_VALUES_RESULT, wire.NULL_REQUEST_ID, wire.encode_pairs(((wire.MPXS_CONNS, "1"), (wire.MAX_REQS, "0")))
+)
 
 _OnRecord = Callable[[ServerConnection, int, int, bytes], None]
 _Deed = Callable[[ServerConnection, int, int, bytes, _Request], "str | None"]

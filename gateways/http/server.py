@@ -74,6 +74,10 @@ class ServerConnection:
         closing = ", broken" if self.broken else ", closing" if self.closing else ""
         return f"<http.ServerConnection reading {self._reading}, sending {self._sending}{closing}>"
 
+    def retire(self, environ: Mapping[str, str] | None = None) -> None:
+        """Make the answer to the next request, or to the one that is there, the last."""
+        self._last = True
+
     # --- what comes in -----------------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes) -> list[Event]:

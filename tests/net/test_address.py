@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +110,73 @@ async def test_a_socket_file_gets_the_mode_and_group_asked_for(tmp_path: Path) -
     listener.close()
 
 
+async def test_a_socket_file_gets_the_owner_asked_for(tmp_path: Path) -> None:
+    mine = pwd.getpwuid(os.getuid()).pw_name
+    [listener] = await open_listeners(Listen(f"unix:{tmp_path}/s", owner=mine))
+    assert (tmp_path / "s").stat().st_uid == os.getuid()
+    listener.close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+async def test_a_socket_file_is_given_to_another_user_and_group(tmp_path: Path) -> None:
+    [listener] = await open_listeners(Listen(f"unix:{tmp_path}/s", owner=65534, group=65533))
+    made = (tmp_path / "s").stat()
+    assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (65534, 65533, 0o660)
+    listener.close()
+
+
+async def test_an_unknown_owner_is_a_clear_error_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(BindError, match="no user 'no-such-user'"):
+        await open_listeners(Listen(f"unix:{tmp_path}/s", owner="no-such-user"))
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+async def test_D08_a_backlog_that_the_kernel_cuts_is_told_of(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "somaxconn").write_text("128\n")
+    monkeypatch.setattr("gateways._net.address._SOMAXCONN", str(tmp_path / "somaxconn"))
+    where = f"unix:{tmp_path}/s" if kind == "unix" else "127.0.0.1:0"
+    await bound(Listen(where, backlog=128))
+    assert not caplog.records
+    await bound(Listen(where, backlog=129))
+    [record] = caplog.records
+    assert "no more than 128 connections can wait to be accepted, not 129" in record.getMessage()
+    assert "net.core.somaxconn" in record.getMessage()
+
+
+async def test_D08_where_the_kernel_does_not_tell_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateways._net.address._SOMAXCONN", str(tmp_path / "missing"))
+    await bound(Listen("127.0.0.1:0", backlog=100_000))
+    assert not caplog.records
+
+
+def test_a_backlog_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="backlog"):
+        Listen("127.0.0.1:0", backlog=0)
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o777, True), (0o1777, False), (0o775, False)])
+async def test_D02_a_folder_in_which_anybody_may_replace_the_socket_is_told_of(
+    mode: int, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(mode)
+    await bound(f"unix:{folder}/s")
+    assert [str(folder) in record.getMessage() for record in caplog.records] == [True] * told
+
+
+async def test_D02_users_are_for_unix_sockets() -> None:
+    with pytest.raises(ValueError, match="allow_users is for unix sockets"):
+        await bound(Listen("127.0.0.1:0", allow_users=["root"]))
+    with pytest.raises(ValueError, match="several names"):
+        Listen("unix:/run/s", allow_users="root")
+
+
 async def test_an_unknown_group_is_a_clear_error_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(BindError, match="no group"):
         await open_listeners(Listen(f"unix:{tmp_path}/s", group="no-such-group"))
@@ -131,6 +201,14 @@ async def test_O13_a_live_socket_is_refused_and_left_alone(tmp_path: Path) -> No
         assert path.exists()
 
 
+async def test_O13_an_address_that_is_given_twice_is_a_clear_error(tmp_path: Path) -> None:
+    [first] = await open_listeners(Listen(f"unix:{tmp_path}/s"))
+    with pytest.raises(BindError, match="this very process: was the address given twice"):
+        await bound(f"unix:{tmp_path}/s")
+    assert (tmp_path / "s").exists()
+    first.close()
+
+
 @pytest.mark.parametrize("kind", ["file", "symlink", "folder"])
 async def test_O13_what_is_no_socket_is_refused_and_left_alone(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "s"
@@ -153,6 +231,28 @@ async def test_O14_only_the_socket_file_made_here_is_removed(tmp_path: Path) -> 
         theirs.bind(str(path))
         ours.close()
         assert path.exists()
+
+
+FORKED = """\
+import os, sys, trio
+from gateways import Listen
+from gateways._net.address import open_listeners
+
+[listener] = trio.run(open_listeners, Listen("unix:" + sys.argv[1]))
+child = os.fork()
+if not child:
+    listener.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(os.path.exists(sys.argv[1]))
+listener.close()
+print(os.path.exists(sys.argv[1]))
+"""
+
+
+def test_O14_a_forked_process_leaves_the_socket_file_to_the_one_that_made_it(tmp_path: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", FORKED, tmp_path / "s"], capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr) == ("True\nFalse\n", "")
 
 
 async def test_closing_removes_the_socket_file(tmp_path: Path) -> None:

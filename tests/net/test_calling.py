@@ -568,7 +568,7 @@ async def test_the_log_of_the_application_is_passed_on() -> None:
     lines: list[str] = []
     async with running(handler) as backend:
         assert await whole(await fastcgi.call(backend.addresses[0], GET, log=lines.append)) == b"ok"
-    assert lines == ["one", "two"]
+    assert lines == ["one", "    two"]
 
 
 async def test_without_a_log_of_its_own_a_call_logs_to_gateways(caplog: pytest.LogCaptureFixture) -> None:

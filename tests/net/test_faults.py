@@ -212,6 +212,10 @@ class Faulty:
             return b""
         return await self.inner.receive(self._short(max_bytes))
 
+    def cork(self) -> None:
+        self._now()
+        self.inner.cork()
+
     def nothing_unread(self) -> bool:
         return self.inner.nothing_unread()
 
@@ -935,9 +939,10 @@ async def stuck_after_the_end(service: serving.Service, peer: Peer, **how: Any) 
 
 async def test_a_stop_does_not_cut_an_answer_that_is_being_sent() -> None:
     async with connected(gathered, make=narrow_pair) as (service, peer):
-        await stuck_after_the_end(service, peer, keep=True)
+        connection = await stuck_after_the_end(service, peer, keep=True)
         service.drain()
         assert await whole_answer(peer) == 60_000
+        connection.sweep(trio.current_time() + 2)
         assert await peer.closed() == "eof"
 
 

@@ -411,7 +411,7 @@ async def test_a_failure_beside_a_sibling_ends_with_app_status_1_and_spares_the_
 
 async def test_an_answer_to_gemini_that_breaks_ends_with_END_REQUEST() -> None:
     async with running(fails_later) as backend:
-        answer = await backend.ask(variables(SERVER_PROTOCOL="GEMINI"), keep=True)
+        answer = await backend.ask(variables(SERVER_PROTOCOL="GEMINI", GATEWAYS_DIALECT="cgi"), keep=True)
     assert (answer.ended, answer.app_status) == ("complete", 1)
 
 
@@ -469,7 +469,7 @@ async def test_a_log_line_goes_to_the_web_server_and_to_our_log(caplog: pytest.L
 
     async with running(logs) as backend:
         answer = await backend.ask()
-    assert b"something\nto note" in answer.log
+    assert b"something\n    to note\n" in answer.log
     assert "something" in caplog.text
 
 
