@@ -1,25 +1,32 @@
 """Tables of the documentation that are made of what they are about, when it is built.
 
-``.. limits-table::`` of gateways.Limits, ``.. laws-table:: Paths`` of laws.toml, ``.. conformance-table:: F`` and so on
-of conformance.toml.
+``.. limits-table::`` of gateways.Limits and limits.toml, ``.. settings-table::`` of the flags of ``gateways serve``,
+``.. laws-table:: Paths`` of laws.toml, ``.. conformance-table:: F`` and so on of conformance.toml.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from docutils.parsers.rst import Directive
+from docutils.parsers.rst import Directive, directives
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from gateways import Limits
+from gateways.cli import serve, settings
 from tools import compliance
+
+#: name -> why there is such a limit
+LIMITS = Path(__file__).parent / "limits.toml"
 
 
 class _Table(Directive):
@@ -38,7 +45,7 @@ class _Table(Directive):
 
 
 def _list_table(widths: str, *rows: Iterable[str]) -> Iterable[str]:
-    yield from (".. list-table::", "   :class: fixed", "   :header-rows: 1", f"   :widths: {widths}", "")
+    yield from (".. list-table::", "   :class: fixed cards", "   :header-rows: 1", f"   :widths: {widths}", "")
     for row in rows:
         for number, cell in enumerate(row):
             first, *others = cell.splitlines() or [""]
@@ -46,17 +53,57 @@ def _list_table(widths: str, *rows: Iterable[str]) -> Iterable[str]:
             yield from (f"       {line}" if line else "" for line in others)
 
 
-class LimitsTable(_Table):
-    """Every cap and deadline: field, default, meaning, flag."""
+class LimitsTable(SphinxDirective):
+    """Every cap and deadline: field, default, what it limits and why, and the names of the setting.
+
+    With ``:describe:`` this is where the fields are linked to.
+    """
+
+    option_spec = {"describe": directives.flag}  # noqa: RUF012
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(LIMITS))
+        why = reasons()
+        rows: list[tuple[str, ...]] = [("field", "default", "what it limits, and why", "flag, variable, key")]
+        for name, (default, meaning) in Limits.fields().items():
+            shown = "none" if default is None else f"{default:,.12g}"
+            flag = settings._flag(name)
+            key = flag.removeprefix("--")
+            variable = f"GATEWAYS_{key.replace('-', '_').upper()}"
+            named = f"| ``{flag}``\n| ``{variable}``\n| ``{key}``"
+            rows.append((f"``{name}``", shown, f"{meaning[0].upper()}{meaning[1:]}. {why[name]}", named))
+        parent = nodes.Element()
+        lines = _list_table("17 11 40 32", *rows)
+        self.state.nested_parse(StringList(list(lines), source="tables.py"), self.content_offset, parent)
+        domain = self.env.domains.python_domain
+        for literal in parent.findall(nodes.literal):
+            name = literal.astext()
+            if "describe" in self.options and name in Limits.fields():
+                literal["ids"].append(f"gateways.Limits.{name}")
+                domain.note_object(f"gateways.Limits.{name}", "attribute", f"gateways.Limits.{name}", location=literal)
+        return parent.children
+
+
+def reasons() -> dict[str, str]:
+    """Why there is each limit."""
+    return tomllib.loads(LIMITS.read_text(encoding="utf-8"))
+
+
+class SettingsTable(_Table):
+    """Every flag of ``gateways serve`` with its variable, from the parser itself."""
 
     def lines(self) -> Iterable[str]:
-        from gateways.cli.settings import _flag
-
-        rows = [
-            (f"``{name}``", "none" if default is None else f"{default:,.12g}", meaning, f"``{_flag(name)}``")
-            for name, (default, meaning) in Limits.fields().items()
-        ]
-        return _list_table("20 12 43 25", ("field", "default", "what it limits", "flag"), *rows)
+        parser = argparse.ArgumentParser(add_help=False)
+        serve._add_arguments(parser)
+        rows = [("flag and variable", "what it says")]
+        for action in parser._actions:
+            if action.option_strings:
+                flag = action.option_strings[-1]
+                metavar = "" if action.nargs == 0 else f" {action.metavar or '|'.join(map(str, action.choices or ()))}"
+                variable = f"GATEWAYS_{flag.strip('-').replace('-', '_').upper()}"
+                says = (action.help or "").replace("%%", "%").replace("*", "\\*")
+                rows.append((f"| ``{flag}{metavar}``\n| ``{variable}``", f"{says[:1].upper()}{says[1:]}."))
+        return _list_table("45 55", *rows)
 
 
 class LawsTable(_Table):
@@ -114,6 +161,7 @@ def _tests(tests: Iterable[str]) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("limits-table", LimitsTable)
+    app.add_directive("settings-table", SettingsTable)
     app.add_directive("laws-table", LawsTable)
     app.add_directive("conformance-table", ConformanceTable)
     return {"version": "1", "parallel_read_safe": True}

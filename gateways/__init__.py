@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateways import http as http
     from gateways import scgi as scgi
     from gateways import testing as testing
+    from gateways._model.certificate import ClientCertificate as ClientCertificate
     from gateways._model.errors import GatewayError as GatewayError
     from gateways._model.errors import IncompleteBody as IncompleteBody
     from gateways._model.errors import LimitExceeded as LimitExceeded
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from gateways._model.request import Request as Request
     from gateways._model.response import Response as Response
     from gateways._model.urlmap import URLMap as URLMap
+    from gateways._net.access import AccessEntry as AccessEntry
     from gateways._net.address import Listen as Listen
     from gateways._net.tally import Tally as Tally
     from gateways.forwarding import forward as forward
@@ -44,8 +46,10 @@ if TYPE_CHECKING:
 
 #: public name -> where it lives; a name with no attribute is a module
 _PUBLIC = {
+    "AccessEntry": ("gateways._net.access", "AccessEntry"),
     "Application": ("gateways._model.handler", "Application"),
     "Body": ("gateways._model.request", "Body"),
+    "ClientCertificate": ("gateways._model.certificate", "ClientCertificate"),
     "Files": ("gateways._model.forms", "Files"),
     "Form": ("gateways._model.forms", "Form"),
     "GatewayError": ("gateways._model.errors", "GatewayError"),
@@ -78,8 +82,10 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "AccessEntry",
     "Application",
     "Body",
+    "ClientCertificate",
     "Files",
     "Form",
     "GatewayError",

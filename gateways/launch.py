@@ -12,14 +12,15 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any
 
     import trio
 
     from gateways import Application, Limits, Listen, Tally
+    from gateways._process.reloading import Handover
 
-__all__ = ["allowed_addresses", "inherited", "open_standard_descriptors", "protocols", "run", "serve"]
+__all__ = ["allowed_addresses", "inherited", "open_standard_descriptors", "protocols", "run", "serve", "start"]
 
 _SD_FIRST = 3  # SD_LISTEN_FDS_START
 
@@ -160,7 +161,11 @@ def run(
     trust_remote_user: bool = False,
     trust_forwarded: bool = False,
     allow_headers: "Collection[str]" = (),
+    user: "str | int | None" = None,
+    group: "str | int | None" = None,
+    reload: bool = False,
     log: "logging.Logger | None" = None,
+    tally: "Tally | None" = None,
     on_start: "Callable[[list[str]], None] | None" = None,
 ) -> None:
     """Be the whole program: serve the application to whoever started this process.
@@ -173,20 +178,80 @@ def run(
     ``trust_remote_user``, ``trust_forwarded`` and ``allow_headers`` are those of :class:`Listen`, for CGI and for
     every address that is not given as a Listen of its own.
 
-    SIGTERM and SIGINT end it: running requests get ``limits.shutdown_grace`` seconds, a second signal ends them at
-    once. ``on_start`` is called with the bound addresses once connections are accepted.
+    The sockets are opened first. Then the process becomes ``user`` and ``group``, if they are given, and then the
+    application is started.
 
-    Errors: those of :func:`serve` and of :func:`gateways.cgi.run`; SystemExit with status 2, after an explanation on
-    stderr, when nobody has started this process as a gateway program.
+    SIGTERM and SIGINT end it: running requests get ``limits.shutdown_grace`` seconds, a second signal ends them at
+    once, and so does SIGQUIT. SIGUSR1 opens the files of the log anew (:func:`gateways.logs.reopen`). With ``reload``
+    SIGHUP starts the program anew, with the command line that started it and the same process id, and another process
+    serves meanwhile; nothing of the program after ``run`` is run then. The service manager is told (sd_notify(3)).
+    ``on_start`` is called with the bound addresses once connections are accepted. ``tally`` is that of :func:`serve`.
+
+    Errors: those of :func:`serve` and of :func:`gateways.cgi.run`; ValueError for a user that there is not and
+    PermissionError when this process cannot become it; SystemExit with status 2, after an explanation on stderr, when
+    nobody has started this process as a gateway program.
     """
+
+    def begin() -> None:
+        start(
+            lambda: app,
+            bind=bind,
+            limits=limits,
+            mount=mount,
+            quirks=quirks,
+            strict=strict,
+            allow_from=allow_from,
+            trust_remote_user=trust_remote_user,
+            trust_forwarded=trust_forwarded,
+            allow_headers=allow_headers,
+            user=user,
+            group=group,
+            reload=reload,
+            log=log,
+            tally=tally,
+            on_start=on_start,
+        )
+
+    if "GATEWAY_INTERFACE" in os.environ:
+        begin()
+        return
+    from gateways._process.reloading import attempt
+
+    attempt(begin)
+
+
+def start(
+    load: "Callable[[], Application]",
+    *,
+    bind: "str | Listen | Sequence[str | Listen] | None",
+    limits: "Limits | None" = None,
+    mount: "str | None" = None,
+    quirks: "str | Iterable[str]" = "auto",
+    strict: bool = False,
+    allow_from: "Iterable[str] | None" = None,
+    trust_remote_user: bool = False,
+    trust_forwarded: bool = False,
+    allow_headers: "Collection[str]" = (),
+    user: "str | int | None" = None,
+    group: "str | int | None" = None,
+    reload: bool = False,
+    log: "logging.Logger | None" = None,
+    tally: "Tally | None" = None,
+    on_start: "Callable[[list[str]], None] | None" = None,
+) -> None:
+    """:func:`run` for an application that is yet to be loaded: after the sockets, and with the rights it is to have."""
     open_standard_descriptors()
-    handed_down = inherited() if bind is None else []
+    handover = _handed_over()
+    handed_down: list[str] = []
+    if bind is None:
+        # Sockets that were handed over are known by the addresses they were found under at first.
+        handed_down = inherited() if handover is None else [each.address for each in handover.sockets]
     addresses = handed_down if bind is None else bind
     if not addresses and "GATEWAY_INTERFACE" in os.environ:
         from gateways import cgi
 
         cgi.run(
-            app,
+            load(),
             limits=limits,
             mount=mount,
             quirks=quirks,
@@ -200,7 +265,7 @@ def run(
         raise SystemExit(2)
     if handed_down and allow_from is None:
         allow_from = allowed_addresses(os.environ)
-        if allow_from is None:
+        if allow_from is None and handover is None:
             _warn_of_open_tcp(handed_down, log)
     listen = _with_settings(
         addresses,
@@ -210,12 +275,49 @@ def run(
         trust_forwarded=trust_forwarded,
         allow_headers=allow_headers,
     )
+    import logging
     from functools import partial
 
-    import trio
+    from gateways import Limits, Tally, logs
+    from gateways._process.life import Life
+    from gateways._process.privileges import drop
+    from gateways._process.sockets import open_sockets
 
-    serving = partial(serve, app, listen, limits=limits, mount=mount, quirks=quirks, log=log)
-    trio.run(_until_signalled, serving, on_start)
+    limits, tally = limits or Limits(), tally or Tally()
+    sockets = open_sockets(_divide(listen), () if handover is None else handover.sockets)
+    try:
+        if handover is not None and handover.is_bridge:
+            sockets.keep_old()
+        drop(user, group)
+        app = load()
+        serving = partial(
+            serve, app, sockets.to_serve(), limits=limits, mount=mount, quirks=quirks, log=log, tally=tally
+        )
+        life = Life(
+            serving,
+            sockets,
+            limits=limits,
+            log=log or logging.getLogger("gateways"),
+            tally=tally,
+            handover=handover,
+            reload=reload,
+            on_start=on_start,
+            reopen=logs.reopen,
+        )
+        life.run()
+    except BaseExceptionGroup as several:
+        error = _sole(several)
+        raise error from error.__cause__
+    finally:
+        sockets.give_up(handover is not None and (handover.is_bridge or not handover.settled))
+
+
+def _handed_over() -> "Handover | None":
+    if "GATEWAY_INTERFACE" in os.environ:
+        return None
+    from gateways._process.reloading import taken
+
+    return taken()
 
 
 def _with_settings(addresses: "str | Listen | Sequence[str | Listen]", **settings: "Any") -> "list[Listen]":
@@ -315,49 +417,3 @@ def _warn_of_open_tcp(addresses: "Iterable[str]", log: "logging.Logger | None") 
                     "name the web servers in FCGI_WEB_SERVER_ADDRS or allow_from (--allow-from)",
                     address,
                 )
-
-
-# --- signals
-
-
-async def _until_signalled(serving: "Any", on_start: "Callable[[list[str]], None] | None") -> None:
-    """Serve until a signal says stop; ``serving`` is ``serve`` with its arguments filled in."""
-    import signal
-
-    import trio
-
-    status = _Announcement(on_start)
-    stop = trio.Event()
-    try:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_obey, signals, status, stop, nursery.cancel_scope)
-                await serving(stop=stop, task_status=status)
-                nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        error = _sole(group)
-        raise error from error.__cause__
-
-
-class _Announcement:
-    """The ``task_status`` of a server that is nobody's child."""
-
-    def __init__(self, on_start: "Callable[[list[str]], None] | None") -> None:
-        self.made = False
-        self._on_start = on_start
-
-    def started(self, value: "list[str]") -> None:
-        self.made = True
-        if self._on_start is not None:
-            self._on_start(value)
-
-
-async def _obey(
-    signals: "AsyncIterator[int]", status: _Announcement, stop: "trio.Event", scope: "trio.CancelScope"
-) -> None:
-    """The first signal stops gracefully, the second at once; so does the first if there is nothing to finish yet."""
-    async for _ in signals:
-        if not status.made or stop.is_set():
-            break
-        stop.set()
-    scope.cancel()

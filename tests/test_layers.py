@@ -26,9 +26,10 @@ RULES = {
     "events": ("gateways._model.*",),
     "pure": ("gateways._model.*", "gateways.events", "{own}.*"),
     "net": ("gateways._net.*", "gateways._model.*", "gateways.events"),
+    "process": ("gateways._process.*", "gateways._net.*", "gateways._model.*", "gateways.events"),
     "transport": ("{own}.*", "gateways._net.*", "gateways._model.*", "gateways.events"),
     "protocol": ("{own}.*", "gateways._model.*", "gateways.events"),
-    "tool": ("gateways", "gateways.events", "{protocol}", "{tool}"),
+    "tool": ("gateways", "gateways.events", "{protocol}", "gateways._process.*", "{tool}"),
     "facade": ("gateways.*",),
 }
 
@@ -54,6 +55,11 @@ EXEMPT: dict[tuple[str, str], str] = {
         "an inherited socket tells its protocol by the first byte of each connection, which only a connection above "
         "all protocols can see"
     ),
+    **dict.fromkeys(
+        [("gateways.doctor", "gateways._model.advice"), ("gateways.doctor", "gateways._model.environ")],
+        "the engine gives the same advice in its log, and may not look upwards for it",
+    ),
+    ("gateways.logs", "gateways._net.lines"): "what is dangerous in a line of the log is known in one place",
     **dict.fromkeys(
         [
             (f"gateways.{adapter}", f"gateways._model.{module}")
@@ -91,7 +97,7 @@ class Tree:
         package = ".".join(parts[:2])
         if module == "gateways":
             return "facade"
-        if parts[1] in {"_model", "_net"}:
+        if parts[1] in {"_model", "_net", "_process"}:
             return parts[1].removeprefix("_")
         if module == "gateways.events":
             return "events"
@@ -192,6 +198,7 @@ TOY = Tree(
         "gateways" + name
         for name in ("", "._model", "._model.errors", "._net", "._net.serving", ".events", ".wsgi", ".cli", ".cli.main")
     )
+    | {"gateways._process", "gateways._process.privileges"}
     | {f"gateways.{protocol}{name}" for protocol in ("toy", "other") for name in ("", ".wire", ".transport")}
 )
 
@@ -209,6 +216,9 @@ TOY = Tree(
         ("gateways.events", "from gateways._net import serving", {"gateways._net.serving"}),
         ("gateways._net.serving", "from gateways.toy import ServerConnection", {"gateways.toy"}),
         ("gateways._net.serving", "import trio\nfrom gateways.events import Event", set()),
+        ("gateways._net.serving", "from gateways._process import privileges", {"gateways._process.privileges"}),
+        ("gateways._process.privileges", "from gateways._net import serving\nimport trio", set()),
+        ("gateways._process.privileges", "from gateways.cli import main", {"gateways.cli.main"}),
         ("gateways.toy.wire", "from gateways.events import Event\nimport struct", set()),
         ("gateways.toy.wire", "async def f():\n    from trio import sleep", {"trio"}),
         ("gateways.toy.wire", "import time", {"time"}),
@@ -224,6 +234,7 @@ TOY = Tree(
         ("gateways.toy", "LAZY = {'serve': 'gateways._net.serving'}", {"gateways._net.serving"}),
         ("gateways.wsgi", "from gateways import Request\nfrom gateways.toy import serve\nimport socket", set()),
         ("gateways.wsgi", "from gateways.cli.main import main", set()),
+        ("gateways.wsgi", "from gateways._process.privileges import drop", set()),
         ("gateways.wsgi", "from gateways.toy import _secret", {"gateways.toy._secret"}),
         ("gateways.wsgi", "from gateways.toy.wire import parse", {"gateways.toy.wire"}),
         ("gateways.wsgi", "from gateways._model.errors import Reject", {"gateways._model.errors"}),

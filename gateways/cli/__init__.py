@@ -15,6 +15,8 @@ VERBS = {
     "serve": ("gateways.cli.serve", "serve an application to web servers over FastCGI, SCGI or CGI"),
     "dev": ("gateways.cli.dev", "see an application in a browser while writing it"),
     "check": ("gateways.cli.check", "see whether an application answers the same over every protocol"),
+    "config": ("gateways.cli.config", "print the configuration of a web server that fits, or units of systemd"),
+    "env": ("gateways.cli.env", "show what a web server sends, and what in its configuration to mend"),
 }
 
 _HELP = """\
@@ -34,7 +36,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command line and give back the exit status.
 
     0 is success (also after SIGTERM), 1 an address that cannot be had or answers that differ, 2 wrong usage, 3 an
-    application that did not start up, 4 one that cannot be imported.
+    application that did not start up, 4 one that cannot be imported, 5 an end that was forced.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     first = arguments[0] if arguments else ""

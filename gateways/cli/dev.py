@@ -15,7 +15,6 @@ from gateways.cli.loading import folder_of
 from gateways.cli.running import (
     CANNOT_BIND,
     USAGE,
-    configure_logging,
     load_or_exit,
     run,
     say,
@@ -52,7 +51,9 @@ def main(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     if as_script:
         gateways.cgi.run(shown, mount=options.mount)
         return 0
-    configure_logging(access=True)
+    from gateways import logs
+
+    logs.configure()
     address = f"[{options.host}]:{options.port}" if ":" in options.host else f"{options.host}:{options.port}"
     return run(
         options.app,

@@ -42,10 +42,12 @@ def adapted(
     interface: str = "auto",
     threads: "int | None" = None,
     limits: "Limits | None" = None,
+    multiprocess: bool = False,
 ) -> "tuple[Application, str]":
     """An object as an application of this package, and which of INTERFACES it has (or is said to have).
 
-    ``name`` is what messages call it. Raises LoadError for what is no application, or could be of several kinds.
+    ``name`` is what messages call it, ``multiprocess`` what a WSGI application is told of other processes. Raises
+    LoadError for what is no application, or could be of several kinds.
     """
     found: Any = application
     if interface == "auto":
@@ -57,7 +59,9 @@ def adapted(
     if interface == "wsgi":
         from gateways.wsgi import from_wsgi
 
-        settings: dict[str, Any] = {} if threads is None else {"threads": threads}
+        settings: dict[str, Any] = {"multiprocess": multiprocess}
+        if threads is not None:
+            settings["threads"] = threads
         if limits is not None:
             settings["max_spool"] = limits.max_spool
         found = from_wsgi(found, **settings)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gateways import Application, Limits, Listen, Roles
 
-__all__ = ["StartupFailed", "configure_logging", "load_or_exit", "run", "say", "starting"]
+__all__ = ["StartupFailed", "load_or_exit", "run", "say", "starting"]
 
 CANNOT_BIND, USAGE, STARTUP_FAILED, CANNOT_IMPORT = 1, 2, 3, 4
 
@@ -28,19 +28,6 @@ class StartupFailed(Exception):
 def say(text: str) -> None:
     """Tell the user something, on stderr: under CGI stdout is the answer."""
     print(text, file=sys.stderr, flush=True)
-
-
-def configure_logging(*, access: bool) -> None:
-    """Send the log of gateways to stderr, with a line for each request if ``access``."""
-    import logging
-
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log = logging.getLogger("gateways")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    logging.getLogger("gateways.access").setLevel(logging.INFO if access else logging.WARNING)
 
 
 def load_or_exit(
@@ -59,7 +46,14 @@ def load_or_exit(
         found = load(name, limits, app_dir=options.app_dir)
         if options.factory:
             found, name = made(found, name), f"{name}()"
-        app, interface = adapted(found, name, interface=options.interface, threads=options.threads, limits=limits)
+        app, interface = adapted(
+            found,
+            name,
+            interface=options.interface,
+            threads=options.threads,
+            limits=limits,
+            multiprocess=getattr(options, "workers", None) is not None,
+        )
     except LoadError as error:
         say(f"gateways: {error}")
         raise SystemExit(CANNOT_IMPORT) from None
@@ -85,13 +79,17 @@ async def starting(app: "Application") -> "AsyncGenerator[Roles, None]":
 
 def run(
     name: str,
-    app: "Application",
+    app: "Any",
     *,
+    begin: "Callable[..., None]" = launch.run,
     bind: "Sequence[Listen] | None",
     on_start: "Callable[[list[str]], None]",
     **settings: "Any",
 ) -> int:
-    """:func:`gateways.run`, with errors explained on stderr and turned into an exit status."""
+    """:func:`gateways.run`, with errors explained on stderr and turned into an exit status.
+
+    With :func:`gateways.launch.start` to ``begin`` with, ``app`` is what loads the application.
+    """
     started = False
 
     def report(addresses: "list[str]") -> None:
@@ -100,7 +98,7 @@ def run(
         on_start(addresses)
 
     try:
-        launch.run(app, bind=bind, on_start=report, **settings)
+        begin(app, bind=bind, on_start=report, **settings)
     except StartupFailed as failed:
         _explain(failed.__cause__)
         say(f"gateways: {name} did not start up: see above")

@@ -1,4 +1,8 @@
-"""Settings: the flags that verbs share, and the GATEWAYS_ environment variables that stand for flags not given."""
+"""Settings: the flags that verbs share, and what stands for flags that are not given.
+
+That are environment variables, and then the keys of a configuration file. Both become flags, and so are read and
+refused the same way.
+"""
 
 import argparse
 import os
@@ -8,12 +12,24 @@ from gateways.cli.interface import INTERFACES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from gateways import Limits
 
-__all__ = ["add_app", "add_limits", "app_flags", "from_environment", "ip_address", "limits_from", "octal"]
+__all__ = [
+    "add_app",
+    "add_config",
+    "add_limits",
+    "app_flags",
+    "from_environment",
+    "ip_address",
+    "limits_from",
+    "octal",
+    "parsed",
+]
 
 _PREFIX = "GATEWAYS_"
+_PROJECT = "pyproject.toml"
 _SWITCHES = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False}
 
 
@@ -43,7 +59,7 @@ def add_app(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--threads",
-        type=_count,
+        type=count,
         metavar="N",
         help="requests that a WSGI application answers at once, a thread for each (default 40); 1 takes no threads",
     )
@@ -99,39 +115,178 @@ def limits_from(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
         parser.error(str(error))
 
 
+# --- what stands for flags
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The flag that names a configuration file."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        help="settings in TOML, keys named as flags (default: [tool.gateways] in the pyproject.toml here)",
+    )
+
+
+def parsed(
+    parser: argparse.ArgumentParser, arguments: list[str], environ: "Mapping[str, str]" = os.environ
+) -> argparse.Namespace:
+    """The options: flags win over variables (GATEWAYS_MOUNT for --mount), and these over keys of a configuration file.
+
+    What is wrong in any of them ends the program with status 2. So do a variable for a limit that does not exist and
+    an unknown key: they were meant for others that do.
+    """
+    app = next(action for action in parser._actions if action.dest == "app")
+    # Under CGI what follows APP may be the client's words: without an APP, its first word would be taken for one.
+    as_script = "GATEWAY_INTERFACE" in environ
+    if not as_script:
+        app.nargs = "?"
+    flags = _flags_of(parser)
+    given = _given(parser, arguments)
+    variables = _from_environment(parser, flags, given, environ)
+    path = given.get("config") or environ.get(f"{_PREFIX}CONFIG")
+    table = _read_file(parser, path)
+    named = table.pop("app", None)
+    if "app" not in given and not as_script:
+        if named is None:
+            parser.error("the following arguments are required: APP")
+        if not isinstance(named, str):
+            parser.error(f"{path or _PROJECT}: app = {named!r} is not a text")
+        arguments = [*arguments, named]
+    stated = {*given, *[flags[word.partition("=")[0]].dest for word in variables]}
+    keys = _from_file(parser, flags, stated, path or _PROJECT, table)
+    return parser.parse_args([*keys, *variables, *arguments])
+
+
 def from_environment(
     parser: argparse.ArgumentParser, arguments: list[str], environ: "Mapping[str, str]" = os.environ
 ) -> list[str]:
-    """The flags that environment variables stand for (GATEWAYS_MOUNT for --mount) and ``arguments`` do not give.
+    """The flags that variables stand for and ``arguments`` do not give, for a verb without a configuration file."""
+    return _from_environment(parser, _flags_of(parser), _given(parser, arguments), environ)
 
-    Several values of one flag have spaces between them; a switch is 1 or 0. A variable for a limit that does not
-    exist ends the program with status 2: it was meant for one that does.
-    """
-    given = {argument.partition("=")[0] for argument in arguments}
-    known: set[str] = set()
-    found: list[str] = []
+
+def _flags_of(parser: argparse.ArgumentParser) -> "dict[str, argparse.Action]":
+    flags = {action.option_strings[-1]: action for action in parser._actions if action.option_strings}
+    del flags["--help"]
+    return flags
+
+
+def _given(parser: argparse.ArgumentParser, arguments: list[str]) -> "dict[str, Any]":
+    """What the arguments themselves give, and no default."""
+    nothing = object()
+    marked = argparse.Namespace()
     for action in parser._actions:  # argparse has no public list of them
-        if not action.option_strings or action.dest == "help":
+        setattr(marked, action.dest, None if isinstance(action.default, list) else nothing)
+    found = vars(parser.parse_args(arguments, marked))
+    return {name: value for name, value in found.items() if value is not None and value is not nothing}
+
+
+def _from_environment(
+    parser: argparse.ArgumentParser,
+    flags: "dict[str, argparse.Action]",
+    given: "dict[str, Any]",
+    environ: "Mapping[str, str]",
+) -> list[str]:
+    """Several values of one flag have spaces between them; a switch is 1 or 0."""
+    names = {_PREFIX + flag.strip("-").replace("-", "_").upper(): flag for flag in flags}
+    found: list[str] = []
+    for name, flag in names.items():
+        action = flags[flag]
+        if name not in environ or action.dest in given:
             continue
-        flag = action.option_strings[-1]
-        name = _PREFIX + flag.strip("-").replace("-", "_").upper()
-        known.add(name)
-        if name in environ and flag not in given:
-            found += _flags(parser, action, flag, name, environ[name])
+        value = environ[name]
+        if action.nargs != 0:
+            values = value.split() if isinstance(action.default, list) else [value]
+            found += [f"{flag}={each}" for each in values]
+            continue
+        switch = _SWITCHES.get(value.lower())
+        if switch is None:
+            parser.error(f"{name} in the environment is {value!r}, not 1 or 0")
+        found += [flag] if switch else []
     for name in environ:
-        if name.startswith((f"{_PREFIX}LIMIT_", f"{_PREFIX}TIMEOUT_")) and name not in known:
+        if name.startswith((f"{_PREFIX}LIMIT_", f"{_PREFIX}TIMEOUT_")) and name not in names:
             parser.error(f"{name} in the environment: there is no such limit")
     return found
 
 
-def _flags(parser: argparse.ArgumentParser, action: argparse.Action, flag: str, name: str, value: str) -> "list[str]":
-    if action.nargs != 0:
-        values = value.split() if isinstance(action.default, list) else [value]
-        return [f"{flag}={each}" for each in values]
-    switch = _SWITCHES.get(value.lower())
-    if switch is None:
-        parser.error(f"{name} in the environment is {value!r}, not 1 or 0")
-    return [flag] if switch else []
+def _read_file(parser: argparse.ArgumentParser, path: "str | None") -> "dict[str, Any]":
+    """The table of settings, with the keys as flags are written."""
+    if path is None and not os.path.exists(_PROJECT):
+        return {}
+    import tomllib
+
+    name = path or _PROJECT
+    try:
+        with open(name, "rb") as file:
+            table: dict[str, Any] = tomllib.load(file)
+    except OSError as error:
+        parser.error(f"cannot read {name}: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        parser.error(f"{name} is not TOML: {error}")
+    if os.path.basename(name) == _PROJECT:
+        for part in ("tool", "gateways"):
+            inner: Any = table.get(part, {})
+            if not hasattr(inner, "items"):
+                parser.error(f"{name}: [tool.gateways] is not a table")
+            table = inner
+        if path is not None and not table:
+            parser.error(f"{name} has no table [tool.gateways]")
+    return {key.replace("_", "-"): value for key, value in table.items()}
+
+
+def _from_file(
+    parser: argparse.ArgumentParser,
+    flags: "dict[str, argparse.Action]",
+    stated: set[str],
+    path: str,
+    table: "dict[str, Any]",
+) -> list[str]:
+    """The flags that the keys stand for, but for those that are ``stated`` elsewhere."""
+    known = {flag.strip("-"): flag for flag in flags if flag != "--config"}
+    found: list[str] = []
+    for key, value in table.items():
+        if key not in known:
+            from difflib import get_close_matches
+
+            nearest = get_close_matches(key, [*known, "app"], n=1)
+            parser.error(f"{path}: there is no setting {key!r}" + (f"; is it {nearest[0]!r}?" if nearest else ""))
+        flag = known[key]
+        action = flags[flag]
+        words = _words(action, flag, value)
+        if words is None:
+            parser.error(f"{path}: {key} = {value!r} is not {_wanted(action)}")
+        if action.dest not in stated:
+            found += words
+    return found
+
+
+def _words(action: argparse.Action, flag: str, value: object) -> "list[str] | None":
+    """A flag with a value from a file, or None for a value of the wrong kind."""
+    if action.nargs == 0:
+        return ([flag] if value else []) if isinstance(value, bool) else None
+    if isinstance(action.default, list):
+        values: Any = [value] if isinstance(value, str) else value
+        return [f"{flag}={each}" for each in values] if _are_texts(values) else None
+    if isinstance(value, str) or (_takes_numbers(action) and type(value) in (int, float)):
+        return [f"{flag}={value}"]
+    return None
+
+
+def _are_texts(values: "Any") -> bool:
+    return values.__class__ is list and all(isinstance(each, str) for each in values)
+
+
+def _takes_numbers(action: argparse.Action) -> bool:
+    # TOML has octal numbers, but 660 is not one of them: a mode is a text.
+    return action.type is not None and action.type not in (octal, ip_address, os.path.abspath)
+
+
+def _wanted(action: argparse.Action) -> str:
+    if action.nargs == 0:
+        return "true or false"
+    if isinstance(action.default, list):
+        return "a list of texts"
+    return "a number or a text" if _takes_numbers(action) else "a text"
 
 
 # --- kinds of values
@@ -160,7 +315,8 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number above 0."""
     if not (text.isascii() and text.isdigit()) or int(text) == 0:
         raise argparse.ArgumentTypeError(f"not a whole number above 0: {text!r}")
     return int(text)

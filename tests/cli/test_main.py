@@ -59,7 +59,7 @@ def test_help_and_version_load_nothing_of_a_verb(tmp_path: Path, words: list[str
     assert found & {*HEAVY, "argparse", "logging", "gateways.launch", "gateways.cli.serve"} == set()
 
 
-@pytest.mark.parametrize("verb", ["serve", "dev", "check"])
+@pytest.mark.parametrize("verb", ["serve", "dev", "check", "env"])
 def test_help_of_a_verb_loads_no_server(tmp_path: Path, verb: str) -> None:
     assert loaded_by([verb, "--help"], tmp_path) & HEAVY == set()
 
