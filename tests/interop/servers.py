@@ -87,6 +87,7 @@ class _Server:
     command: Callable[[Path], list[str]]  #: of the folder
     backend: Callable[[str, str, str], str]  #: of protocol, host or "unix", and port or path
     user: str  #: the line that root needs
+    check: Callable[[Path], list[str]]  #: the command by which it says what it thinks of a configuration
 
 
 def _nginx_backend(_protocol: str, host: str, port: str) -> str:
@@ -114,6 +115,7 @@ _SERVERS = {
         lambda folder: ["nginx", "-p", f"{folder}/", "-e", f"{folder}/error.log", "-c", f"{folder}/server.conf"],
         _nginx_backend,
         "user root root;",
+        lambda folder: ["nginx", "-t", "-p", f"{folder}/", "-e", f"{folder}/error.log", "-c", f"{folder}/server.conf"],
     ),
     "apache2": _Server(
         "apache.conf.in",
@@ -121,6 +123,7 @@ _SERVERS = {
         lambda folder: ["apache2", "-DFOREGROUND", "-f", f"{folder}/server.conf"],
         _apache_backend,
         f"User {_APACHE_USER}\nGroup {_APACHE_USER}",
+        lambda folder: ["apache2", "-t", "-f", f"{folder}/server.conf"],
     ),
     "lighttpd": _Server(
         "lighttpd.conf.in",
@@ -128,6 +131,7 @@ _SERVERS = {
         lambda folder: ["lighttpd", "-D", "-f", f"{folder}/server.conf"],
         _lighttpd_backend,
         "",
+        lambda folder: ["lighttpd", "-tt", "-f", f"{folder}/server.conf"],
     ),
     "haproxy": _Server(
         "haproxy.cfg.in",
@@ -136,7 +140,34 @@ _SERVERS = {
         lambda folder: ["haproxy", "-db", "-f", f"{folder}/server.conf"],
         _haproxy_backend,
         "",
+        lambda folder: ["haproxy", "-c", "-f", f"{folder}/server.conf"],
     ),
+    "caddy": _Server(
+        "",
+        ("caddy",),
+        lambda folder: ["caddy", "run", "--config", f"{folder}/server.conf", "--adapter", "caddyfile"],
+        _haproxy_backend,
+        "",
+        lambda folder: ["caddy", "validate", "--config", f"{folder}/server.conf", "--adapter", "caddyfile"],
+    ),
+    "h2o": _Server(
+        "",
+        ("h2o",),
+        lambda folder: ["h2o", "-c", f"{folder}/server.conf"],
+        _haproxy_backend,
+        "user: root",
+        lambda folder: ["h2o", "-t", "-c", f"{folder}/server.conf"],
+    ),
+}
+
+#: Server -> what stands around the text that ``gateways config`` prints for it.
+_AROUND = {
+    "nginx": "nginx.conf.in",
+    "apache2": "apache.conf.in",
+    "lighttpd": "lighttpd.conf.in",
+    "haproxy": "haproxy.cfg.in",
+    "caddy": "Caddyfile.in",
+    "h2o": "h2o.conf.in",
 }
 
 
@@ -207,6 +238,67 @@ def front_end(
                 raise
 
 
+@attrs.frozen
+class Verdict:
+    """What a web server says of its configuration: its exit status, and all that it writes."""
+
+    status: int
+    text: str
+
+
+@contextmanager
+def private_folder() -> Generator[Path]:
+    """A folder for one web server, which every user may enter."""
+    with tempfile.TemporaryDirectory(prefix="gw", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "htdocs").mkdir()
+        yield folder
+
+
+def check_generated(server: str, site: str, folder: Path) -> Verdict:
+    """Write the configuration of a web server around what ``gateways config`` printed, and have the server check it."""
+    kind = _SERVERS[server]
+    require(*kind.needs)
+    (folder / "site.conf").write_text(site)
+    template = (_HERE / "configs" / "generated" / _AROUND[server]).read_text()
+    names = {
+        "SITE": site,
+        "FOLDER": str(folder),
+        "USER": kind.user if os.geteuid() == 0 else "",
+        "MODULES": _APACHE_MODULES,
+    }
+    for name, value in names.items():
+        template = template.replace(f"@{name}@", value)
+    (folder / "server.conf").write_text(template)
+    command = kind.check(folder)
+    checked = subprocess.run(
+        command,
+        executable=shutil.which(command[0], path=_PATH),
+        cwd=folder,
+        env=_environment(server, folder),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    return Verdict(checked.returncode, checked.stdout + checked.stderr)
+
+
+@contextmanager
+def running_generated(server: str, folder: Path, port: int) -> Generator[FrontEnd]:
+    """Run a web server in the configuration that ``check_generated`` has written, until the block ends."""
+    configuration = Configuration(f"generated-{server}", server, "", "", "", None, None, "")
+    web = FrontEnd(configuration, folder, port, None)
+    with _process(_SERVERS[server].command(folder), web) as group:
+        try:
+            yield attrs.evolve(web, group=group)
+        except Exception as error:
+            error.add_note(f"error log of {configuration}:\n{web.error_log()}")
+            raise
+
+
 def _backend_address(configuration: Configuration, folder: str, taken: int) -> str | None:
     if configuration.script is not None:
         return None
@@ -258,15 +350,13 @@ def _process(command: list[str], web: FrontEnd) -> Generator[int]:
 
     Yields its process group.
     """
-    # The server's environment is what its scripts may inherit: nothing of ours.
-    environment = {"PATH": _PATH, "LANG": "C.UTF-8"}
     executable = shutil.which(command[0], path=_PATH)
     with open(web.folder / "error.log", "ab") as log:
         process = subprocess.Popen(
             command,
             executable=executable,
             cwd=web.folder,
-            env=environment,
+            env=_environment(web.configuration.server, web.folder),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -277,6 +367,12 @@ def _process(command: list[str], web: FrontEnd) -> Generator[int]:
         yield process.pid
     finally:
         _end(process)
+
+
+def _environment(server: str, folder: Path) -> dict[str, str]:
+    """The server's environment, which its scripts may inherit: nothing of ours."""
+    inherited = {"PATH": _PATH, "LANG": "C.UTF-8"}
+    return inherited | {"HOME": str(folder)} if server == "caddy" else inherited  # it keeps certificates there
 
 
 def _wait_until_it_accepts(process: subprocess.Popen[bytes], web: FrontEnd) -> None:

@@ -1,0 +1,23 @@
+"""Configurations of web servers, and units of systemd, that fit an application: written out, complete, to be pasted.
+
+One module for each server. It has ``render(site)``, the text; ``PLACE``, where that goes; ``CHECK``, the command by
+which the server says what it thinks of it; ``GROUP``, the group that it runs as in Debian. Nothing is executed or
+looked up here: the text depends on the :class:`~gateways.configs.site.Site` alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from gateways.configs.site import Backend, Refused, Site
+
+__all__ = ["SERVERS", "Backend", "Refused", "Site", "server"]
+
+#: What there is a module for.
+SERVERS = ("nginx", "apache", "lighttpd", "caddy", "haproxy", "h2o", "systemd")
+
+
+def server(name: str) -> ModuleType:
+    """The module for one of SERVERS."""
+    return import_module(f"gateways.configs.{name}")
