@@ -36,6 +36,7 @@ class _Table(Directive):
         settings = self.state.document.settings
         settings.record_dependencies.add(str(compliance.LAWS))
         settings.record_dependencies.add(str(compliance.CONFORMANCE))
+        settings.record_dependencies.add(__file__)
         parent = nodes.Element()
         self.state.nested_parse(StringList(list(self.lines()), source="tables.py"), self.content_offset, parent)
         return parent.children
@@ -62,7 +63,8 @@ class LimitsTable(SphinxDirective):
     option_spec = {"describe": directives.flag}  # noqa: RUF012
 
     def run(self) -> list[nodes.Node]:
-        self.env.note_dependency(str(LIMITS))
+        for path in (str(LIMITS), __file__):
+            self.env.note_dependency(path)
         why = reasons()
         rows: list[tuple[str, ...]] = [("field", "default", "what it limits, and why", "flag, variable, key")]
         for name, (default, meaning) in Limits.fields().items():
@@ -73,7 +75,7 @@ class LimitsTable(SphinxDirective):
             named = f"| ``{flag}``\n| ``{variable}``\n| ``{key}``"
             rows.append((f"``{name}``", shown, f"{meaning[0].upper()}{meaning[1:]}. {why[name]}", named))
         parent = nodes.Element()
-        lines = _list_table("17 11 40 32", *rows)
+        lines = _list_table("21 14 35 30", *rows)
         self.state.nested_parse(StringList(list(lines), source="tables.py"), self.content_offset, parent)
         domain = self.env.domains.python_domain
         for literal in parent.findall(nodes.literal):
@@ -132,7 +134,7 @@ class ConformanceTable(_Table):
             raise self.error(f"no rule has an id like {family}01")
         # Not what is asked for, but what comes in against it.
         hostile = family in compliance.HOSTILE
-        middle = "what comes in, and what is done about it" if hostile else "rule, and whether it is met"
+        middle = "what happens, and what is done about it" if hostile else "rule, and whether it is met"
         rows = [
             (
                 rule.id + ("" if rule.section == "-" else f" (section {rule.section})"),

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 LAWS = ROOT / "docs" / "laws.toml"
 CONFORMANCE = ROOT / "docs" / "conformance.toml"
 
-#: Of what may come in against the rules: on the wire of FastCGI, on that of SCGI, and in the environment.
-HOSTILE = ("W", "SH", "E")
+#: What goes wrong: on the wire of FastCGI, on that of SCGI, in the environment, around a process, and where it is deployed.
+HOSTILE = ("W", "SH", "E", "O", "D")
 
 #: What may become of a rule -> how the table puts it.
 MET = {"yes": "yes", "otherwise": "another way", "partly": "in part", "no": "not yet"}
@@ -83,7 +83,7 @@ def named_after(test: str) -> list[str]:
     ['F04', 'W54']
     """
     name = test.rpartition("::")[2]
-    return [found.upper() for found in re.findall(r"(?<=_)(?:SH|[FWSCEX])\d\d(?=_|$)", name, re.IGNORECASE)]
+    return [found.upper() for found in re.findall(r"(?<=_)(?:SH|[FWSCEODX])\d\d(?=_|$)", name, re.IGNORECASE)]
 
 
 def named() -> set[str]:

@@ -217,6 +217,17 @@ async def test_O26_an_error_in_a_task_of_a_handler_ends_its_request_alone(
     assert "in the background" in caplog.text
 
 
+async def test_O17_a_request_that_runs_out_of_memory_is_a_500_and_the_next_is_served(where: str) -> None:
+    async def handler(request: Request) -> Response:
+        if request.path == "/greedy":
+            raise MemoryError
+        return Response("fine")
+
+    async with running(handler, where) as backend:
+        assert (await backend.ask(variables(path="/greedy"))).status == 500
+        assert (await backend.ask()).body == b"fine"
+
+
 # --- D01, D02: who may connect -------------------------------------------------------------------------------------
 
 
