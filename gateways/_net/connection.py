@@ -451,7 +451,7 @@ class Connection:
         elif self._params_due or self._unsent:
             pass
         elif now - self._active_at > self.service.patience:
-            self._say_goodbye()
+            self.close_idle()
 
     def _sweep_exchanges(self, now: float) -> None:
         limits = self.service.limits
@@ -479,8 +479,9 @@ class Connection:
         return float("inf") if busy else self._active_at
 
     def close_idle(self) -> None:
-        """Close although it is kept, to make room for others."""
-        self._say_goodbye()
+        """Close although it is kept, but not upon a request that came while the process was busy elsewhere."""
+        if not self.stream.unread():
+            self._say_goodbye()
 
     def retire(self, environ: Mapping[str, str] | None = None) -> None:
         """The server is stopping: be done with the end of the next answer, or of those that are owed. If none comes,

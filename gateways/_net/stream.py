@@ -48,6 +48,10 @@ class AnyStream(Protocol):
         """Wait for bytes; ``b""`` is the end."""
         ...
 
+    def unread(self) -> bool:
+        """Whether something has come in that was not taken yet, as far as that can be told."""
+        ...
+
     def nothing_unread(self) -> bool:
         """Whether it may be closed at once: nothing is unread, or under way, that would make a reset of that."""
         ...
@@ -129,9 +133,12 @@ class SocketStream:
                 return data
         return b""
 
+    def unread(self) -> bool:
+        return any(fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4)))
+
     def nothing_unread(self) -> bool:
         # On a unix socket what was sent has arrived.
-        return self.peer is None and not any(fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4)))
+        return self.peer is None and not self.unread()
 
     def send_nowait(self, data: bytes | bytearray) -> int:
         try:
@@ -242,6 +249,9 @@ class PipeStream:
         except BlockingIOError:
             return None
 
+    def unread(self) -> bool:
+        return False
+
     def nothing_unread(self) -> bool:
         return False
 
@@ -306,6 +316,9 @@ class TrioStream:
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         return None
+
+    def unread(self) -> bool:
+        return False
 
     def nothing_unread(self) -> bool:
         return False

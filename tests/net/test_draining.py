@@ -4,7 +4,9 @@ accepted."""
 from __future__ import annotations
 
 import logging
+import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from gateways.fastcgi import dissect, wire
 from tests.fastcgi.tools import BEGIN, GET_VALUES, rec
 from tests.fastcgi.tools import end as end_record
 from tests.fastcgi.tools import pair as param
-from tests.net.pairs import asking, service_for, tcp_pair
+from tests.net.pairs import asking, connected, pair, service_for, tcp_pair
 from tests.net.tools import FASTCGI, PATIENCE, POST, SCGI, Peer, running, unix, variables
 
 NGINX = variables(SERVER_SOFTWARE="nginx/1.22.1")
@@ -62,6 +64,20 @@ async def test_O06_a_request_that_comes_on_a_kept_connection_after_the_stop_is_a
         answer = await peer.answer(2)
         assert (answer.body, answer.ended) == (b"5", "complete")
         assert await peer.closed() == "eof"
+
+
+@pytest.mark.parametrize("make", [pair, tcp_pair])
+async def test_O15_a_request_that_came_while_the_loop_was_blocked_is_not_closed_upon(
+    make: Callable[[], tuple[socket.socket, socket.socket]],
+) -> None:
+    async with connected(read_all, make=make, idle_timeout=5) as (service, peer):
+        await peer.ask(NGINX, keep=True)
+        await peer.answer()
+        [connection] = service.connections
+        # Sent, and not taken when the deadlines are looked at: as if that had been long ago.
+        os.write(peer.stream.socket.fileno(), asking("/late", b"hello", stream_id=2, keep=True, web=peer.client))
+        connection.sweep(trio.current_time() + 100)
+        assert (await peer.answer(2)).body == b"5"
 
 
 async def test_O06_a_connection_on_which_nothing_was_said_yet_is_served_after_the_stop(where: str) -> None:

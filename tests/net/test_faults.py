@@ -216,6 +216,9 @@ class Faulty:
         self._now()
         self.inner.cork()
 
+    def unread(self) -> bool:
+        return self.inner.unread()
+
     def nothing_unread(self) -> bool:
         return self.inner.nothing_unread()
 
