@@ -9,7 +9,7 @@ import attrs
 import h11
 import trio
 
-__all__ = ["Outcome", "ask_many"]
+__all__ = ["Outcome", "Progress", "ask_many"]
 
 #: Seconds that one request may take.
 PATIENCE = 60.0
@@ -33,6 +33,25 @@ class Outcome:
         return (
             f"{self.asked} asked, {self.good} good, {self.asked - self.good} bad, slowest {self.slowest:.2f} s{wrong}"
         )
+
+
+class Progress:
+    """How many answers there have been: for those who disturb in the middle."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self._more = trio.Event()
+
+    def __call__(self) -> None:
+        """One more."""
+        self.answered += 1
+        self._more.set()
+        self._more = trio.Event()
+
+    async def reach(self, number: int) -> None:
+        """Wait until there have been so many."""
+        while self.answered < number:
+            await self._more.wait()
 
 
 async def ask_many(

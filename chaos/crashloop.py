@@ -1,21 +1,27 @@
-"""An application whose workers end as soon as they have started: the manager waits longer each time, and gives up.
+"""Workers that end as soon as they have started: the manager waits longer each time, gives up, and does not spin.
 
-python -m chaos.crashloop
+    python -m chaos.crashloop
+
+An application whose workers never come to serve is given up. One whose workers serve for a moment is not, because a
+request that is fatal to them must not end the server for all: there the processor time counts.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from chaos import site
 
-#: Serves for a moment, so that it is no failure to start, and is gone.
-APP = """\
-import os
-import trio
+#: Gone before it can serve.
+NEVER = "import os; os._exit(1)"
+#: Serves for a moment.
+SOON = """\
+import os, trio
 from contextlib import asynccontextmanager
 
 async def die():
@@ -27,35 +33,56 @@ async def app():
     async with trio.open_nursery() as nursery:
         nursery.start_soon(die)
         yield handler
-        nursery.cancel_scope.cancel()
 
 async def handler(request):
     raise AssertionError
 """
+#: Seconds after which a manager that does not give up is told to.
+LONG = 90.0
+#: Seconds in which the other one is watched.
+WATCHED = 20.0
 
 
 def main() -> None:
     """The command."""
+    code, seconds, cpu = crash(NEVER, LONG)
+    print(f"never ready: ended with status {code} after {seconds:.1f} s; {cpu:.1f} s of CPU, starting workers included")
+    ended = code > 0 and seconds < LONG
+    code, seconds, cpu = crash(SOON, WATCHED)
+    print(f"ready for a moment: stopped after {seconds:.1f} s, status {code}; {cpu:.1f} s of CPU in that time")
+    sys.exit(not ended or cpu > WATCHED / 4)
+
+
+def crash(app: str, patience: float) -> tuple[int, float, float]:
+    """Exit status, seconds until then, and seconds of CPU of all processes of a server with two such workers."""
     with site.folder() as folder:
-        (folder / "crashing.py").write_text(APP)
-        arguments = [str(folder / "crashing.py"), "--bind", f"fastcgi:unix:{folder}/app.sock", "--workers", "2"]
+        (folder / "crashing.py").write_text(app)
+        before = os.times()
+        process = _serve(folder)
         began = time.monotonic()
-        log = folder / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gateways", "serve", *arguments],
-                cwd=site.ROOT,
-                env={**os.environ, "PYTHONPATH": str(site.ROOT)},
-                stdin=subprocess.DEVNULL,
-                stderr=output,
-            )
-            _, status, usage = os.wait4(process.pid, 0)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+        code = process.wait()
+        after = os.times()
         seconds = time.monotonic() - began
-        code = os.waitstatus_to_exitcode(status)
-        cpu = usage.ru_utime + usage.ru_stime
-        print(f"gave up after {seconds:.1f} s with status {code}; {cpu:.1f} s of CPU, the workers' start included")
-        print("\n".join(log.read_text(errors="replace").splitlines()[-3:]))
-        sys.exit(code <= 0)
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        print(site.tail(folder / "log", 3))
+    return code, seconds, cpu
+
+
+def _serve(folder: Path) -> subprocess.Popen[bytes]:
+    arguments = [str(folder / "crashing.py"), "--bind", f"fastcgi:unix:{folder}/app.sock", "--workers", "2"]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gateways", "serve", *arguments],
+            cwd=site.ROOT,
+            env={**os.environ, "PYTHONPATH": str(site.ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from chaos import site
-from chaos.clients import Outcome, ask_many
+from chaos.clients import Outcome, Progress, ask_many
 
 
 def main() -> None:
@@ -45,17 +45,11 @@ async def kill_under_load(options: argparse.Namespace) -> tuple[Outcome, list[fl
             site.nginx(folder, address, keep=True) as port,
             trio.open_nursery() as nursery,
         ):
-            answered = trio.Event()
-
-            def after_each() -> None:
-                nonlocal answered
-                answered.set()
-                answered = trio.Event()
+            progress = Progress()
 
             async def kill() -> None:
-                for _ in range(options.kills):
-                    for _ in range(options.requests // (options.kills + 1) // 2):
-                        await answered.wait()
+                for number in range(options.kills):
+                    await progress.reach((number + 1) * options.requests // (options.kills + 1))
                     victim = children(server.pid)[0]
                     os.kill(victim, signal.SIGKILL)
                     began = trio.current_time()
@@ -64,7 +58,7 @@ async def kill_under_load(options: argparse.Namespace) -> tuple[Outcome, list[fl
                     replaced.append(trio.current_time() - began)
 
             nursery.start_soon(kill)
-            outcome = await ask_many(port, requests=options.requests, clients=options.clients, after_each=after_each)
+            outcome = await ask_many(port, requests=options.requests, clients=options.clients, after_each=progress)
             nursery.cancel_scope.cancel()
     return outcome, replaced
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import trio
 
 from chaos import site
-from chaos.clients import Outcome, ask_many
+from chaos.clients import Outcome, Progress, ask_many
 
 _FIRST = 3  # SD_LISTEN_FDS_START
 
@@ -51,18 +51,12 @@ async def restart_under_load(case: str, options: argparse.Namespace) -> tuple[Ou
         listening.listen(1024)
         address = f"unix:{path}"
         current = await _start(folder, listening)
-        restarts, answered = 0, trio.Event()
-
-        def after_each() -> None:
-            nonlocal answered
-            answered.set()
-            answered = trio.Event()
+        restarts, progress = 0, Progress()
 
         async def restart() -> None:
             nonlocal current, restarts
-            for _ in range(options.restarts):
-                for _ in range(options.requests // (options.restarts + 1) // 2):
-                    await answered.wait()
+            for number in range(options.restarts):
+                await progress.reach((number + 1) * options.requests // (options.restarts + 1))
                 before = current
                 if manner == "plain":
                     await _stop(before)
@@ -74,9 +68,7 @@ async def restart_under_load(case: str, options: argparse.Namespace) -> tuple[Ou
         try:
             async with site.nginx(folder, address, keep=bool(kept)) as port, trio.open_nursery() as nursery:
                 nursery.start_soon(restart)
-                outcome = await ask_many(
-                    port, requests=options.requests, clients=options.clients, after_each=after_each
-                )
+                outcome = await ask_many(port, requests=options.requests, clients=options.clients, after_each=progress)
                 nursery.cancel_scope.cancel()
         finally:
             site.end(current)
@@ -84,14 +76,23 @@ async def restart_under_load(case: str, options: argparse.Namespace) -> tuple[Ou
 
 
 async def _start(folder: Path, listening: socket.socket) -> subprocess.Popen[bytes]:
-    """Start a server on a socket, once it is ready. Its first connection is ours, and says nothing."""
+    """Start a server on a socket, until it is ready. Its first connection is ours, and says nothing."""
     with site.Notifications(folder / "notify") as ready:
         with (folder / "server.log").open("ab") as log:
             process = await trio.to_thread.run_sync(partial(_spawn, folder, listening, log.fileno()))
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(str(folder / "app.sock"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_knock, folder / "app.sock")
             await ready.wait_for("READY=1")
+            nursery.cancel_scope.cancel()
     return process
+
+
+async def _knock(path: Path) -> None:
+    """Connect again and again: whoever serves the socket already may be faster than the one that is to be started."""
+    while True:
+        stream = await trio.open_unix_socket(path)
+        await trio.sleep(0.05)
+        await stream.aclose()
 
 
 def _spawn(folder: Path, listening: socket.socket, log: int) -> subprocess.Popen[bytes]:
