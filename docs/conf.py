@@ -19,20 +19,28 @@ version = release = METADATA["version"]
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinxcontrib_trio",  # marks functions that are async, and context managers, as such
     "tables",  # ours, in this folder
-    "machines",  # ours as well
+    "machines",  # these are ours as well
+    "names",
+    "commands",
+    "pictures",
 ]
 exclude_patterns = ["_build", "README.md"]
 default_role = "any"
-nitpicky = False
+nitpicky = True
+nitpick_ignore = [
+    ("py:class", "T"),  # any type: what a function gives, whatever that is
+    ("py:class", "Companion"),  # a process that the arbiter of workers also minds: between us and gunicorn
+]
 smartquotes = False  # "" is code more often than it is speech
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autoclass_content = "both"
-autodoc_type_aliases = {name: f"gateways.{name}" for name in ("Application", "Handler")}
+maximum_signature_line_length = 80
 
 # The names of others, kept here so that building takes no network: README.md says how they were made.
 _INVENTORIES = Path(__file__).parent / "inventories"

@@ -88,9 +88,9 @@ def from_asgi(
 
     When the client leaves, ``receive()`` gives ``http.disconnect`` once, and everything that the application waits for
     is cancelled. Errors are answered as those of any handler; an application that returns without a whole answer has
-    failed. Raises TypeError for what cannot be called. Starting raises GatewayError when the application says
-    ``lifespan.startup.failed``, or when it is known to need asyncio and was not given it; one that refuses the
-    lifespan does without.
+    failed. Raises TypeError for what cannot be called and ValueError for another ``loop``. Starting raises GatewayError
+    when the application says ``lifespan.startup.failed``, or when it is known to need asyncio and was not given it; one
+    that refuses the lifespan does without.
     """
     if not callable(application):
         raise TypeError(f"an ASGI application is called with scope, receive and send; {application!r} cannot be")

@@ -199,7 +199,8 @@ class Page:
 
     def to_gophermap(self, host: str, port: int = 70, *, base: str = "/") -> str:
         """The page as a menu of Gopher, without the period at its end. ``host`` and ``port`` are the server's own,
-        where relative links lead; ``base`` is the path, encoded as in a URL, that they are relative to.
+        where relative links lead; ``base`` is the path, encoded as in a URL, that they are relative to. Raises
+        ValueError for a host that is empty or has blanks or controls in it.
         """
         if any(character.isspace() or character < " " for character in host) or not host:
             raise ValueError(f"not the name of a host: {host!r}")

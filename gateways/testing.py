@@ -138,7 +138,8 @@ async def serving(
     are those of ``serve``.
 
     When the block ends, connections that are still open are closed, which cancels what runs on them, and the
-    application is shut down. Raises whatever it raises while it starts up or shuts down. A handler's errors are
+    application is shut down. Raises whatever it raises while it starts up or shuts down, and ValueError for another
+    ``over``. A handler's errors are
     answered as in production, and kept in :attr:`Server.errors`.
     """
     module = import_module(f"gateways.{protocol}") if isinstance(protocol, str) else protocol

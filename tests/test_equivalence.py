@@ -108,7 +108,10 @@ class Forked:
     def __init__(self) -> None:
         program = "from tests.test_equivalence import fork_for_each; fork_for_each()"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
 
     def __enter__(self) -> Forked:

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 LAWS = ROOT / "docs" / "laws.toml"
 CONFORMANCE = ROOT / "docs" / "conformance.toml"
 
-#: What goes wrong: on the wire of FastCGI, on that of SCGI, in the environment, around a process, and where it is deployed.
+#: What goes wrong: on the wire of FastCGI, on that of SCGI, in the environment, around a process, and where it is
+#: deployed.
 HOSTILE = ("W", "SH", "E", "O", "D")
 
 #: What may become of a rule -> how the table puts it.

@@ -18,7 +18,8 @@ class GatewayError(Exception):
 class ProtocolError(GatewayError):
     """A rule of a protocol was broken: see the two subclasses for by whom.
 
-    ``status`` is the HTTP status that answers it where an answer is still possible.
+    ``status`` is the HTTP status that answers it where an answer is still possible. Made by itself, and not as one of
+    the two, it raises TypeError.
     """
 
     def __init__(self, message: str, *, status: int = 400) -> None:
@@ -60,7 +61,7 @@ class Reject(Exception):
     """Raised by a handler to answer with an error status instead of a Response.
 
     ``status`` is the HTTP status, 400 to 599; ``detail`` a short text for the client (by default the reason
-    phrase); ``headers`` extra header fields, such as WWW-Authenticate.
+    phrase); ``headers`` extra header fields, such as WWW-Authenticate. Raises ValueError for another status.
     """
 
     def __init__(self, status: int, detail: "str | None" = None, headers: "Headers" = ()) -> None:

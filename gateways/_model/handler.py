@@ -58,7 +58,7 @@ class Roles:
     """A handler for each FastCGI role (section 6 of its specification).
 
     An authorizer request without an authorizer is denied with 403, never let through; a role that is not offered is
-    refused by the protocol where that is safe.
+    refused by the protocol where that is safe. Raises ValueError where there is no handler at all.
     """
 
     __slots__ = ("_awaitables", "_handlers")

@@ -20,7 +20,10 @@ from tests.wsgi.behaviours import BEHAVIOURS, Application, Behaviour
 
 __all__ = ["PATIENCE", "ROOT", "Scripts", "ask", "checked", "handler_of", "over_a_stream"]
 
+#: Where the package is: here, or where it is installed.
 ROOT = Path(gateways.__file__).parents[1]
+#: Where the tests are.
+_HERE = Path(__file__).parents[2]
 PATIENCE = 20.0
 
 
@@ -67,7 +70,7 @@ class Scripts:
     def __init__(self) -> None:
         program = "from tests.wsgi.tools import fork_for_each; fork_for_each()"
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-W", "ignore", "-c", program], cwd=_HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
     def __enter__(self) -> Scripts:
