@@ -102,7 +102,7 @@ async def line_for(lines: Lines, format: str, environ: dict[str, str] = BROWSER)
         ("%(s)s %(B)s %(b)s", "200 5 5"),
         ("%(f)s|%(a)s", "http://example.org/|Mozilla/5.0"),
         ("%(T)s", "0"),
-        ("%(p)s", f"<{os.getpid()}>"),
+        pytest.param("%(p)s", f"<{os.getpid()}>", id="%(p)s"),
         ("%({x-trace}i)s %({X-Trace}i)s %({x-other}i)s", "abc abc -"),
         ("%({etag}o)s %({X-Part}o)s %({x-other}o)s", '\\"v1\\" a, b -'),
         ("%({SERVER_NAME}e)s %({NOTHING}e)s", "example.com -"),
