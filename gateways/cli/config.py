@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_SERVERS = ("nginx", "apache", "lighttpd", "caddy", "haproxy", "h2o", "systemd")
+_SERVERS = (
+    *("nginx", "apache", "lighttpd", "caddy", "haproxy", "h2o", "systemd"),
+    *("molly-brown", "gmid", "jetforce", "gmcapsule", "stargazer", "gophernicus", "pygopherd"),
+)
 
 _EPILOG = """\
 Words after -- are further flags of gateways serve, such as -- --workers 4.
@@ -28,6 +31,7 @@ Exit status: 0, or 2 for what does not fit into the configuration, with the reas
   gateways config nginx app.py --bind fastcgi:unix:/run/app.sock --server-name example.org > app.conf
   gateways config haproxy app.py --backend fastcgi:10.0.0.11:4000 --backend fastcgi:10.0.0.12:4000 --ping-path /ping
   gateways config systemd app.py --bind fastcgi:unix:/run/app.sock -- --workers 4
+  gateways config molly-brown app.py --bind scgi:unix:/run/app.sock --mount /app --server-name example.org
 """
 
 
@@ -89,7 +93,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", metavar="NAME", help="what it is called in the configuration (default: from APP)")
     add = parser.add_argument_group("the web server").add_argument
     add("--server-name", default="localhost", metavar="NAME", help="the host name of the site (default localhost)")
-    add("--listen", metavar="[HOST:]PORT", help="where it listens (default 80)")
+    add("--listen", metavar="[HOST:]PORT", help="where it listens (default 80; 1965 for Gemini, 70 for Gopher)")
     add("--static", action="append", default=[], metavar="URL=FOLDER", help="files that it serves; repeatable")
     add("--streaming", action="store_true", help="pass answers and uploads on as they come")
     add(

@@ -42,10 +42,10 @@ MOUNTS = {
     ("gmnisrv", "cgi"): "/cgi-bin/app",
     ("GLV-1.12556", "scgi"): "/app",
     ("spsrv", "cgi"): "",
-    ("geomyidae", "cgi"): "/app.cgi",
-    ("gophernicus", "cgi"): "/cgi-bin/app",
-    ("pygopherd", "cgi"): "/cgi-bin/app",
-    ("motsognir", "cgi"): "/app.cgi",
+    ("geomyidae", "cgi"): "/app.cgi?",
+    ("gophernicus", "cgi"): "/cgi-bin/app?",
+    ("pygopherd", "cgi"): "/cgi-bin/app?",
+    ("motsognir", "cgi"): "/app.cgi?",
 }
 
 #: name of the request -> (path below the mount, input). molly-brown over CGI, and it alone, drops a slash at the end.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import configparser
 import re
 import shlex
 import shutil
 import subprocess
 import textwrap
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +24,17 @@ from tests.interop.servers import require
 
 DOCS = Path(__file__).parents[2] / "docs"
 BIND = ["--bind", "fastcgi:unix:/run/app.sock"]
+#: How each server of the small web is told of an application.
+SCRIPT = ["--bind", "cgi:/srv/gemini/cgi-bin/app", "--mount", "/cgi-bin/app"]
+SMALL_WEB = {
+    "molly-brown": ["--bind", "scgi:unix:/run/app.sock", "--mount", "/app"],
+    "gmid": [*BIND, "--mount", "/app"],
+    "jetforce": SCRIPT,
+    "gmcapsule": SCRIPT,
+    "stargazer": ["--bind", "scgi:127.0.0.1:4000", "--mount", "/app"],
+    "gophernicus": SCRIPT,
+    "pygopherd": SCRIPT,
+}
 #: What would depend on this machine otherwise.
 HERE = ["--app-dir", "/srv/app", "--program", "/srv/app/env/bin/gateways"]
 
@@ -56,6 +69,11 @@ def say(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
     return status, written.out, written.err
 
 
+def bind(server: str) -> list[str]:
+    """Words by which a server is told of an application."""
+    return SMALL_WEB.get(server, BIND)
+
+
 def meant(text: str) -> list[str]:
     """A configuration without its comments and blank lines."""
     lines = (line.strip() for line in text.splitlines())
@@ -70,13 +88,14 @@ def test_the_servers_of_the_command_are_those_that_there_are() -> None:
 def test_the_text_goes_to_stdout_and_where_it_belongs_to_stderr(
     server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, text, hint = say(capsys, server, "shop.py", *BIND, *HERE)
+    status, text, hint = say(capsys, server, "shop.py", *bind(server), *HERE)
     assert status == 0
     assert hint.startswith("goes to /etc/") or "/etc/haproxy/haproxy.cfg" in hint
     assert "shop" in text
     assert text.endswith("\n")
     assert "None" not in text
-    assert "--bind fastcgi:unix:/run/app.sock" in text or server == "systemd"
+    place = bind(server)[1]
+    assert server == "systemd" or f"--bind {place} " in text or place.removeprefix("cgi:") in text
     assert max(map(len, text.splitlines())) <= 160
 
 
@@ -113,7 +132,7 @@ def test_the_command_that_it_names_is_one_of_gateways_serve(capsys: pytest.Captu
 @pytest.mark.parametrize("server", configs.SERVERS)
 @pytest.mark.parametrize("app", UNPRINTABLE, ids=ascii)
 def test_an_APP_of_several_lines_is_refused(server: str, app: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, text, why = say(capsys, server, app, *BIND, "--name", "app")
+    status, text, why = say(capsys, server, app, *bind(server), "--name", "app")
     assert (status, text) == (2, "")
     assert "cannot be printed on one line" in why
 
@@ -121,8 +140,8 @@ def test_an_APP_of_several_lines_is_refused(server: str, app: str, capsys: pytes
 @pytest.mark.parametrize("server", configs.SERVERS)
 @pytest.mark.parametrize("app", NASTY, ids=ascii)
 def test_an_APP_says_nothing_to_the_web_server(server: str, app: str, capsys: pytest.CaptureFixture[str]) -> None:
-    _, plain, _ = say(capsys, server, "app", *BIND, "--name", "app", *HERE)
-    status, text, why = say(capsys, server, app, *BIND, "--name", "app", *HERE)
+    _, plain, _ = say(capsys, server, "app", *bind(server), "--name", "app", *HERE)
+    status, text, why = say(capsys, server, app, *bind(server), "--name", "app", *HERE)
     if status == 2:
         assert server == "caddy"
         assert '"{$"' in why
@@ -132,7 +151,7 @@ def test_an_APP_says_nothing_to_the_web_server(server: str, app: str, capsys: py
         assert [line.partition("=")[0] for line in changed] == ["ExecStart"]
     else:
         assert meant(text) == meant(plain)
-        [line] = re.findall(r"^#   (gateways serve .*)$", text, re.MULTILINE)
+        [line] = re.findall(r"^#   (?:cd .* exec /srv/app/env/bin/)?(gateways serve .*)$", text, re.MULTILINE)
         assert shlex.split(line)[2] == app
 
 
@@ -208,6 +227,23 @@ def test_systemd_is_given_words_that_it_takes_as_they_are(
         (["nginx", "app", *BIND, "--timeout-request", "0"], "number of seconds"),
         (["nginx", "app", *BIND, "--", "--x\ny"], "on one line"),
         (["nginx", "", *BIND], "APP is a module"),
+        (["molly-brown", "app", *BIND], "does not speak fastcgi"),
+        (["molly-brown", "app", "--bind", "scgi:127.0.0.1:4000"], "unix sockets alone"),
+        (["molly-brown", "app", *SMALL_WEB["molly-brown"], "--listen", "127.0.0.1:1965"], "on all addresses"),
+        (["molly-brown", "app", *SMALL_WEB["molly-brown"], "--static", "/a=/srv/a"], "leave --static out"),
+        (["molly-brown", "app", "--bind", "cgi:/srv/app"], "by its path"),
+        (["molly-brown", "app", "--bind", "cgi:/srv/app", "--mount", "/other"], "such as /srv/gemini/other"),
+        (["molly-brown", "app", "--bind", "cgi:/app", "--mount", "/app"], "below the folder"),
+        (["gmid", "app", "--bind", "scgi:127.0.0.1:4000"], "does not speak scgi"),
+        (["gmid", "app", *BIND, *BIND], "one address"),
+        (["jetforce", "app", *BIND], "does not speak fastcgi"),
+        (["jetforce", "app", "--bind", "cgi:/srv/app", "--mount", "/app"], "--mount /cgi-bin/app"),
+        (["gmcapsule", "app", "--bind", "cgi:/srv/a b"], "that these servers take"),
+        (["gmcapsule", "app", "--bind", "cgi:/srv/a%(b)s"], "that these servers take"),
+        (["gmcapsule", "app", "--bind", "cgi:/srv/../b"], "that these servers take"),
+        (["stargazer", "app", "--bind", "scgi:unix:/run/app.sock"], "over TCP alone"),
+        (["gophernicus", "app", *SCRIPT, "--listen", "127.0.0.1:70"], "on all addresses"),
+        (["pygopherd", "app", *SCRIPT, "--bind", "cgi:/srv/b"], "one address"),
         (["iis", "app", *BIND], "invalid choice"),
     ],
     ids=lambda value: " ".join(value[2:]) if isinstance(value, list) else None,
@@ -367,6 +403,88 @@ def test_D01_a_port_for_other_machines_names_who_may_connect(
     assert "gateways serve app.py --allow-from 10.0.0.1\n" in found["app.service"]
 
 
+# --- the servers of the small web
+
+
+def of(capsys: pytest.CaptureFixture[str], server: str, *words: str) -> str:
+    status, text, why = say(capsys, server, "app.py", *(words or bind(server)), "--server-name", "example.org", *HERE)
+    assert status == 0, why
+    return text
+
+
+def test_molly_brown_is_given_TOML(capsys: pytest.CaptureFixture[str]) -> None:
+    over_scgi = tomllib.loads(of(capsys, "molly-brown"))
+    assert (over_scgi["Port"], over_scgi["Hostname"]) == (1965, "example.org")
+    assert over_scgi["SCGIPaths"] == {"/app": "/run/app.sock"}
+    as_script = tomllib.loads(of(capsys, "molly-brown", *SCRIPT))
+    assert as_script["DocBase"] + "/cgi-bin/app" == "/srv/gemini/cgi-bin/app"
+    assert as_script["CGIPaths"] == ["/srv/gemini/cgi-bin/app"]
+    at_the_root = tomllib.loads(of(capsys, "molly-brown", "--bind", "scgi:unix:/run/app.sock"))
+    assert at_the_root["SCGIPaths"] == {"/": "/run/app.sock"}
+
+
+@pytest.mark.parametrize("server", ["gmcapsule", "pygopherd"])
+def test_what_is_an_INI_file_can_be_read(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    read = configparser.ConfigParser()
+    read.read_string(of(capsys, server))
+    if server == "gmcapsule":
+        for section, protocol in (("cgi.app", "gemini"), ("cgi.app-uploads", "titan")):
+            assert dict(read[section]) == {
+                "protocol": protocol,
+                "host": "example.org",
+                "path": "/cgi-bin/app /cgi-bin/app/*",
+                "command": "/srv/gemini/cgi-bin/app",
+            }
+    else:
+        assert (read["pygopherd"]["root"], read["pygopherd"]["port"]) == ("/srv/gemini", "70")
+
+
+def test_uploads_have_the_limit_of_bodies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "upload_limit = 16777216\n" in of(capsys, "gmcapsule")
+    assert "upload_limit = 5\n" in of(capsys, "gmcapsule", *SCRIPT, "--max-body", "5")
+    assert "upload_limit = 2147483647\n" in of(capsys, "gmcapsule", *SCRIPT, "--max-body", "none")
+
+
+def test_gmid_is_told_of_the_mount_and_nothing_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    text = of(capsys, "gmid", "--bind", "fastcgi:[::1]:4000", "--mount", "/app", "--listen", "[::1]:1966")
+    assert re.findall(r"location (.*) \{", text) == ['"/app"', '"/app/*"']
+    assert text.count('socket tcp "::1" port 4000\n') == text.count('param SCRIPT_NAME = "/app"\n') == 2
+    assert 'listen on "::1" port 1966\n' in text
+    at_the_root = of(capsys, "gmid", *BIND)
+    assert re.findall(r"location (.*) \{", at_the_root) == ['"/*"']
+    assert "SCRIPT_NAME" not in at_the_root
+
+
+def test_stargazer_is_told_of_a_route(capsys: pytest.CaptureFixture[str]) -> None:
+    def meaning(*words: str) -> str:
+        return "\n".join(meant(of(capsys, "stargazer", *words)))
+
+    assert "[example.org:/app]\nscgi = true\nscgi-address = 127.0.0.1:4000\n[example.org]" in meaning()
+    assert "[example.org:/]\nscgi = true" in meaning("--bind", "scgi:127.0.0.1:4000")
+    script = meaning(*SCRIPT, "--timeout-request", "7", "--listen", "127.0.0.1:1966")
+    assert "[example.org:/cgi-bin]\nroot = /srv/gemini\ncgi = true\ncgi-timeout = 12\n[example.org]" in script
+    assert script.startswith("listen = 127.0.0.1:1966\n")
+
+
+def test_systemd_accepts_the_unit_of_jetforce(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    require("systemd-analyze")
+    (tmp_path / "jetforce").symlink_to(str(shutil.which("true")))
+    text = of(capsys, "jetforce").replace("/srv/app/env/bin/jetforce", str(tmp_path / "jetforce"))
+    (tmp_path / "jetforce.service").write_text(text)
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / "jetforce.service")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("server", SMALL_WEB)
+def test_a_name_in_a_certificate_is_not_to_be_believed(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--trust-remote-user" not in "\n".join(meant(of(capsys, server)))
+
+
 # --- the pages
 
 
@@ -383,7 +501,11 @@ def shown(page: Path) -> Iterator[tuple[list[str], str]]:
             command = []
 
 
-SHOWN = [(page.name, *each) for page in (DOCS / "configs.rst", DOCS / "scaling.rst") for each in shown(page)]
+SHOWN = [
+    (page.name, *each)
+    for page in (DOCS / "configs.rst", DOCS / "scaling.rst", DOCS / "small-web-servers.rst")
+    for each in shown(page)
+]
 
 
 def test_every_server_is_shown() -> None:

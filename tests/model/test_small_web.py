@@ -49,6 +49,10 @@ def test_the_url_keeps_what_the_other_variables_lose() -> None:
         ({"GEMINI_URL_PATH": "a/b", "SCRIPT_NAME": "", "PATH_INFO": "/a/b"}, ("", "/a/b")),
         ({"GEMINI_URL_PATH": "a/b", "SCRIPT_NAME": "", "PATH_INFO": "/b"}, ("/a", "/b")),
         ({"SCRIPT_PATH": "/app", "SCGI": "1", "PATH_INFO": ""}, ("/app", "")),
+        ({"SCRIPT_PATH": "/app", "SCGI": "1", "PATH_INFO": "le/x"}, ("", "/apple/x")),  # molly-brown
+        ({"SCRIPT_PATH": "/app/", "SCGI": "1", "PATH_INFO": "le"}, ("/app", "/le")),
+        ({"SCRIPT_PATH": "/", "SCGI": "1", "PATH_INFO": "a"}, ("", "/a")),
+        ({"GEMINI_URL": "gemini://h/app/x", "SCRIPT_NAME": "/app/", "PATH_INFO": "x"}, ("/app", "/x")),  # GmCapsule
         ({"SCRIPT_PATH": "/srv/cgi-bin/app", "PATH_INFO": "a"}, ("", "/a")),
         ({"SCRIPT_NAME": "/srv/x", "SCRIPT_FILENAME": "/srv/x", "PATH_INFO": "/a"}, ("", "/a")),
         ({"SCRIPT_NAME": "/srv/x", "PATH_TRANSLATED": "/srv/x", "PATH_INFO": "/a"}, ("", "/a")),
@@ -69,6 +73,21 @@ def test_the_program_itself_is_no_place_on_the_server(monkeypatch: pytest.Monkey
     assert Request(variables, protocol="scgi").script_name == "/srv/cgi/app"
     request = Request(variables, protocol="cgi", rules=Rules(mount="/cgi/app"))
     assert (request.script_name, request.path_info) == ("/cgi/app", "/a")
+
+
+def test_what_is_below_a_script_of_gopher_stands_behind_a_question_mark() -> None:
+    variables = {
+        "SERVER_PROTOCOL": "RFC1436",
+        "SCRIPT_NAME": "/cgi-bin/app",
+        "SELECTOR": "/cgi-bin/app?/sign?x=1",
+        "QUERY_STRING": "/sign?x=1",
+    }
+    request = Request(variables, protocol="cgi")
+    assert (request.script_name, request.path_info, request.query_string) == ("/cgi-bin/app?", "/sign", "x=1")
+    by_hand = Request(variables, protocol="cgi", rules=Rules(mount="/cgi-bin/app"))
+    assert (by_hand.script_name, by_hand.path_info) == ("/cgi-bin/app", "")
+    whole = Request({**variables, "PATH_INFO": "/sign"}, protocol="cgi")
+    assert (whole.script_name, whole.path_info) == ("/cgi-bin/app", "/sign")
 
 
 def test_a_mount_takes_the_path_of_the_url_apart() -> None:

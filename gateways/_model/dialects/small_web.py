@@ -82,6 +82,8 @@ def _settle(environ: "dict[str, str]", name: str, protocol: str, rules: "Rules")
     _address(environ)
     if name == "gopher":
         _gopher(environ)
+        if rules.mount is None and environ["SCRIPT_NAME"] and not environ.get("PATH_INFO"):
+            _path_in_query(environ)
         return
     if name == "spartan":
         _spartan(environ)
@@ -164,8 +166,12 @@ def _paths(environ: "dict[str, str]", whole: "str | None", protocol: str, mount:
     script, info = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
     if _is_file(script, environ, protocol):
         script = ""
-    if not script and "SCGI" in environ:
-        script = environ.get("SCRIPT_PATH", "")  # molly-brown; over CGI this is a file
+    if not script and "SCGI" in environ and "SCRIPT_PATH" in environ:
+        # molly-brown cuts the beginning off a path, wherever that ends: "/app" off "/apple" too. Over CGI it is a file.
+        script, whole = environ["SCRIPT_PATH"].rstrip("/"), environ["SCRIPT_PATH"] + info
+        if not _is_below(whole, script):
+            script, info = "", whole
+    script = script.rstrip("/")
     if info and not info.startswith("/"):
         info = "/" + info
     if whole is not None:
@@ -219,6 +225,16 @@ def _gopher(environ: "dict[str, str]") -> None:
     if environ.get("PATH_INFO") == environ["SCRIPT_NAME"]:
         environ["PATH_INFO"] = ""  # geomyidae has the script in both, and no path behind it
     environ["REQUEST_METHOD"] = "GET"
+
+
+def _path_in_query(environ: "dict[str, str]") -> None:
+    """Servers of Gopher find a script by the whole of a path, so what is below it stands behind a question mark: that
+    belongs to the mount, and links that begin with the mount lead there.
+    """
+    query = environ.get("QUERY_STRING", "")
+    environ["SCRIPT_NAME"] += "?"
+    if query.startswith("/"):
+        environ["PATH_INFO"], _, environ["QUERY_STRING"] = query.partition("?")
 
 
 def _search(environ: "dict[str, str]") -> "str | None":
