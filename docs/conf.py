@@ -27,6 +27,8 @@ extensions = [
     "names",
     "commands",
     "pictures",
+    "captured",
+    "conversations",
 ]
 exclude_patterns = ["_build", "README.md"]
 default_role = "any"

@@ -7,7 +7,7 @@ from gateways import Reject, Request, Response
 
 async def app(request: Request) -> Response:
     if request.method not in ("POST", "PUT"):
-        raise Reject(405, "Send me a file: curl -T FILE URL\n", headers={"Allow": "POST, PUT"})
+        raise Reject(405, "Send me a file: curl -T FILE URL", headers={"Allow": "POST, PUT"})
     digest, length = hashlib.sha256(), 0
     async for chunk in request.body:
         digest.update(chunk)

@@ -29,7 +29,7 @@ PATIENCE = 30.0
 #: Seconds that a guard may take where it never answers.
 DEADLINE = 0.5
 
-HOWTO = Path(__file__).parents[2] / "docs" / "howto.rst"
+HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "authorizer.rst"
 _MODULES = "/usr/lib/apache2/modules"
 _NEEDED = [f"{_MODULES}/mod_{name}.so" for name in ("authnz_fcgi", "auth_basic", "authn_core", "authz_user")]
 
@@ -629,18 +629,12 @@ _PLACES = {
     "/srv/www": "@FOLDER@/htdocs",
 }
 
-
-def _section() -> str:
-    text = HOWTO.read_text(encoding="utf-8")
-    found = re.search(r"^Guard pages with an authorizer\n-+\n(.*?)(?=^[^\n]+\n-+\n|\Z)", text, re.MULTILINE | re.DOTALL)
-    return found[1] if found else ""
+_PAGE = HOWTO.read_text(encoding="utf-8")
 
 
 def _shown() -> list[Configuration]:
     """The blocks that have a name beginning with guard-."""
-    blocks = re.finditer(
-        r"^\.\. code-block:: (\w+)\n   :name: (guard-\w+)\n\n((?:   .*\n|\n)+)", _section(), re.MULTILINE
-    )
+    blocks = re.finditer(r"^\.\. code-block:: (\w+)\n   :name: (guard-\w+)\n\n((?:   .*\n|\n)+)", _PAGE, re.MULTILINE)
     return [_stand_in(block[2], _LANGUAGES[block[1]], textwrap.dedent(block[3])) for block in blocks]
 
 
@@ -666,7 +660,7 @@ def test_the_documentation_shows_every_web_server() -> None:
 @pytest.mark.parametrize("configuration", SHOWN, ids=str)
 async def test_F39_a_guard_of_the_documentation_works(configuration: Configuration) -> None:
     require(*(_NEEDED if configuration.server == "apache2" else ()))
-    block = re.search(r"^\.\. code-block:: python\n(?:   :.*\n)*\n((?:   .*\n|\n)+)", _section(), re.MULTILINE)
+    block = re.search(r"^\.\. code-block:: python\n(?:   :.*\n)*\n((?:   .*\n|\n)+)", _PAGE, re.MULTILINE)
     source = textwrap.dedent(block[1]) if block else ""
     module: dict[str, Application] = {}
     exec(source, module)

@@ -1,4 +1,4 @@
-"""The configurations in docs/howto.rst, as they stand there, in front of the handler of the README."""
+"""The configurations in docs/howto, as they stand there, in front of the handler of the README."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from tests.interop.configurations import Configuration
 from tests.interop.servers import SOCKET_MODE, front_end
 from tests.interop.test_readme import PLACES, SERVERS, _handler_source, _program
 
-HOWTO = (Path(__file__).parents[2] / "docs" / "howto.rst").read_text(encoding="utf-8")
+PAGES = sorted((Path(__file__).parents[2] / "docs" / "howto").glob("*.rst"))
 
 _UPSTREAM = re.compile(r"^upstream app \{.*?^\}\n", re.MULTILINE | re.DOTALL)
 
 
 def _configurations() -> list[Configuration]:
-    """Each block of configuration with the ``gateways serve`` command that stands before it."""
+    """Each block of configuration with the ``gateways serve`` command that stands before it on its page."""
     found: list[Configuration] = []
-    command = ""
-    for block in re.finditer(r"^\.\. code-block:: (\w+)\n\n((?:   .*\n|\n)+)", HOWTO, re.MULTILINE):
-        language, text = block[1], textwrap.dedent(block[2]).strip() + "\n"
-        if language == "console":
-            command = text
-        if language in SERVERS:
-            found.append(_configuration(f"howto-{len(found)}-{language}", language, text, command))
+    for page in PAGES:
+        command = ""
+        text = page.read_text(encoding="utf-8")
+        for block in re.finditer(r"^\.\. code-block:: (\w+)\n\n((?:   .*\n|\n)+)", text, re.MULTILINE):
+            language, shown = block[1], textwrap.dedent(block[2]).strip() + "\n"
+            if language == "console":
+                command = shown
+            if language in SERVERS:
+                found.append(_configuration(f"{page.stem}-{len(found)}-{language}", language, shown, command))
     return found
 
 
