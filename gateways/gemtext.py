@@ -195,7 +195,9 @@ class Page:
         lang = f' lang="{_escape(language)}"' if language else ""
         title = _escape(self.title if title is None else title)
         head = f'<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n<title>{title}</title>'
-        return f"<!doctype html>\n<html{lang}>\n<head>\n{head}\n</head>\n<body>\n{body}</body>\n</html>\n"
+        # The text may be anybody's: a long word breaks, and what is preformatted scrolls by itself.
+        style = "<style>body{overflow-wrap:anywhere}pre{overflow-x:auto}</style>"
+        return f"<!doctype html>\n<html{lang}>\n<head>\n{head}\n{style}\n</head>\n<body>\n{body}</body>\n</html>\n"
 
     def to_gophermap(self, host: str, port: int = 70, *, base: str = "/") -> str:
         """The page as a menu of Gopher, without the period at its end. ``host`` and ``port`` are the server's own,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import runpy
@@ -23,9 +24,12 @@ from gateways import Roles, fastcgi
 from gateways.events import BodyReceived, ClientEvent, ConnectionFailed, HeadReceived, ResponseEnded
 from gateways.testing import call, serving, variables
 from tests.captures import load_web
+from tests.test_docs import VERBS, commands
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 APPLICATIONS = ("digest", "hello", "mounted", "streaming")
+#: For HTTP and the small web alike: tests/test_capsules.py.
+CAPSULES = ("certificate", "guestbook", "wiki")
 PATIENCE = 10.0
 
 
@@ -34,17 +38,33 @@ def load(name: str) -> Any:
 
 
 def test_every_example_is_short_and_says_what_it_is() -> None:
-    for path in sorted(EXAMPLES.glob("*.*")):
+    for path in sorted([*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.cgi")]):
         lines = path.read_text(encoding="utf-8").removeprefix("#!/usr/bin/env python3\n").splitlines()
-        assert len(lines) < 40, path.name
+        assert len(lines) < (150 if path.stem in CAPSULES else 40), path.name
         assert lines[0].startswith('"""'), path.name
-        assert lines[0].endswith('"""'), path.name
+        assert lines[0].endswith(('"""', ".")), path.name
 
 
 def test_every_file_is_an_application_or_serves_one() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*APPLICATIONS, *(path.stem for path in PROGRAMS)}
-    for name in APPLICATIONS:
+    applications = {*APPLICATIONS, *CAPSULES}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*applications, *(path.stem for path in PROGRAMS)}
+    for name in applications:
         assert Roles(load(name))
+
+
+def test_every_example_is_in_the_readme() -> None:
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for path in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.cgi")]:
+        assert f"`{path.name}`" in readme, path.name
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    found = [*commands(EXAMPLES / "README.md")]
+    assert len(found) == 5
+    for verb, *arguments in found:
+        parser = argparse.ArgumentParser(allow_abbrev=False)
+        VERBS[verb]._add_arguments(parser)
+        assert (EXAMPLES.parent / parser.parse_args(arguments).app).is_file()
 
 
 # --- hello -----------------------------------------------------------------------------------------------------------

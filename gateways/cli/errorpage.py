@@ -21,9 +21,10 @@ _META_VARIABLES = frozenset({
     "AUTH_TYPE", "CONTENT_LENGTH", "CONTENT_TYPE", "DOCUMENT_ROOT", "DOCUMENT_URI", "GATEWAY_INTERFACE", "HTTPS",
     "PATH_INFO", "PATH_TRANSLATED", "QUERY_STRING", "REMOTE_ADDR", "REMOTE_HOST", "REMOTE_IDENT", "REMOTE_PORT",
     "REMOTE_USER", "REQUEST_METHOD", "REQUEST_SCHEME", "REQUEST_URI", "SCRIPT_FILENAME", "SCRIPT_NAME",
-    "SERVER_ADDR", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "SERVER_SOFTWARE",
+    "SERVER_ADDR", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "SERVER_SOFTWARE", "TLS_CIPHER", "TLS_VERSION",
 })
 # fmt: on
+_FAMILIES = ("HTTP_", "GEMINI_", "TITAN_", "TLS_CLIENT_")
 
 _PAGE = """\
 <!DOCTYPE html>
@@ -67,9 +68,12 @@ async def showing_errors(app: "Application") -> "AsyncGenerator[Handler, None]":
 
 
 def error_page(request: Request, error: Exception) -> Response:
-    """The page for one error, which is written to stderr too."""
+    """The page for one error, which is written to stderr too; a line of text where no browser asks."""
     trace = "".join(traceback.format_exception(without_our_frames(error)))
     sys.stderr.write(trace)
+    if request.scheme not in ("http", "https"):
+        # What fits into one line, which is all that there is.
+        return Response(f"{type(error).__name__}: {error}".replace("\n", " "), 500)
     rows = [(name, value) for name, value in sorted(request.environ.items()) if is_meta_variable(name)]
     page = _PAGE.format(
         title=escape(f"{type(error).__name__}: {error}"[:200]),
@@ -85,4 +89,4 @@ def error_page(request: Request, error: Exception) -> Response:
 
 def is_meta_variable(name: str) -> bool:
     """Whether a variable is about the request. Under CGI the process environment is beside it, with its secrets."""
-    return name in _META_VARIABLES or name.startswith("HTTP_")
+    return name in _META_VARIABLES or name.startswith(_FAMILIES)
