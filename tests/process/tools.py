@@ -28,11 +28,13 @@ class Manager:
 
     def wait_for(self, wanted: str) -> list[str]:
         """Wait for a message with a line that begins so; all of its lines."""
-        while True:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             message = self._socket.recv(65536).decode().split("\n")
             self.lines += message
             if any(line.startswith(wanted) for line in message):
                 return message
+        raise TimeoutError(f"nothing begins with {wanted!r} in {self.lines}")
 
 
 @contextmanager
