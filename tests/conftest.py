@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
-# A shell without job control has what it starts in the background ignore SIGINT, and so would servers that tests start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# nohup, and a shell that starts something in the background, have it ignore signals, and so would servers that tests
+# start: whoever is told to ignore a signal does.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)

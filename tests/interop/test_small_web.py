@@ -334,8 +334,7 @@ def test_the_guest_book_over_gemini(server: Server) -> None:
         assert page.body.decode().splitlines()[-1] == "> Grüße => x"
 
 
-# molly-brown drops the slash at the end of a script's path, and /members/ has one.
-@pytest.mark.parametrize("server", [MOLLY_SCGI, JETFORCE, GMCAPSULE], ids=str)
+@pytest.mark.parametrize("server", GEMINI, ids=str)
 def test_the_page_for_members_over_gemini(server: Server) -> None:
     variables = {"MEMBERS": "{folder}/members.txt"}
     with capsule(server, app=EXAMPLES / "certificate.py", variables=variables) as running:
