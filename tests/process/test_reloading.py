@@ -234,7 +234,8 @@ def test_O12_a_signal_to_stop_during_a_reload_ends_both_and_answers_everybody(
         program.signal(signal.SIGTERM)
         poll(lambda: not (folder / "app.sock").exists(), "it has been heard")
         assert version_and_pid(old.finish(b"body")) == ("first", pid)
-        assert version_and_pid(new.finish(b"body")) == ("first", int(bridge))
+        # Until the old process has heard of the bridge it accepts as well.
+        assert version_and_pid(new.finish(b"body"))[1] in (pid, int(bridge))
         assert program.wait() == 0
         assert gone(int(bridge))
     assert reloads(program) == 1
