@@ -48,6 +48,7 @@ class Asking(Response):
 
 def for_input(prompt: str, sensitive: bool) -> Asking:
     """The response behind ``Response.input``."""
+    check_text(prompt)  # before it becomes part of a page
     method, kind = ("post", "password") if sensitive else ("get", "text")
     page = (
         '<!doctype html>\n<html>\n<head>\n<meta charset="utf-8">\n'

@@ -90,6 +90,20 @@ def test_what_is_below_a_script_of_gopher_stands_behind_a_question_mark() -> Non
     assert (whole.script_name, whole.path_info) == ("/cgi-bin/app", "/sign")
 
 
+def test_a_search_that_is_also_the_query_is_no_query() -> None:
+    """gophernicus has both in one."""
+    variables = {
+        "SERVER_PROTOCOL": "RFC1436",
+        "SCRIPT_NAME": "/cgi-bin/app",
+        "SELECTOR": "/cgi-bin/app",
+        "SEARCHREQUEST": "two words",
+        "QUERY_STRING": "two words",
+    }
+    request = Request(variables, protocol="cgi")
+    assert request.query_string == ""
+    assert drive(request.input()) == "two words"
+
+
 def test_a_mount_takes_the_path_of_the_url_apart() -> None:
     variables = {**GEMINI, "GEMINI_URL": "gemini://h/app/x", "SCRIPT_NAME": "/srv", "PATH_INFO": "/y"}
     request = Request(variables, rules=Rules(mount="/app"))

@@ -128,9 +128,7 @@ class Voice:
         return self.environ.get("SERVER_PROTOCOL", "").partition("/")[0].lower()
 
     def resolve(self, reference: str) -> str:
-        """A relative reference as a whole path, with its query (RFC 3986 section 5); any other stays as it is."""
-        if scheme_of(reference) or reference.startswith("//"):
-            return reference
+        """A reference without scheme and host as a whole path, with its query (RFC 3986 section 5)."""
         rest, question, query = reference.partition("#")[0].partition("?")
         if not rest:
             path = self.path

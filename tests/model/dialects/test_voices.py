@@ -532,6 +532,42 @@ def test_an_answer_that_has_no_body_begins_without_one() -> None:
     assert begun(handler, GOPHER)[0] == menu("7Name?\t/app/a b\texample.org\t7070")
 
 
+def test_what_is_sent_beyond_the_announced_length_is_cut_and_an_end_is_said_once() -> None:
+    async def handler(request: Request) -> Response:
+        response = Response(headers=[("Content-Length", "2")], content_type="text/gemini")
+        sending = await request.begin(response)
+        await sending.send("one")
+        await sending.send("two")
+        await sending.end()
+        await sending.end()
+        return response
+
+    assert begun(handler, GEMINI) == (b"20 text/gemini\r\non", 1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "spartan", "gopher"),
+    [
+        ("?x=1", b"3 /app/a%20b?x=1\r\n", "/app/a b?x=1"),
+        ("/a%0Ab", b"3 /a%0Ab\r\n", "/a%0Ab"),
+    ],
+)
+def test_a_redirect_is_resolved_where_clients_do_not(reference: str, spartan: bytes, gopher: str) -> None:
+    assert said(Response.redirect(reference), SPARTAN) == spartan
+    assert f"\t{gopher}\t".encode() in said(Response.redirect(reference), GOPHER)
+
+
+def test_what_asks_is_equal_to_nothing_else() -> None:
+    assert Response.input("Name?") != Response("Name?")
+    assert Response.input("Name?") != "Name?"
+
+
+def test_a_prompt_is_text() -> None:
+    prompt: Any = 5
+    with pytest.raises(TypeError, match="metadata is text, not int"):
+        Response.input(prompt)
+
+
 def test_an_answer_may_end_before_its_handler() -> None:
     async def handler(request: Request) -> Response:
         response = Response("hi\n")
