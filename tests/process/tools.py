@@ -77,6 +77,16 @@ def ask_until(address: str, pid: int) -> Answer:
     return answer
 
 
+def ask_until_alone(address: str, pid: int) -> None:
+    """Ask until a certain process answers ten times in a row: the other one accepts no more."""
+    deadline = time.monotonic() + PATIENCE
+    row = 0
+    while row < 10:
+        answer = ask(address)
+        row = row + 1 if answer is not None and answer.body.split()[-1] == str(pid) else 0
+        assert time.monotonic() < deadline, f"process {pid} is not alone"
+
+
 def children(pid: int) -> list[int]:
     """The children of a process."""
     found: list[int] = []
