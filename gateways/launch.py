@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from gateways import Application, Limits, Listen, Tally
     from gateways._process.reloading import Handover
 
-__all__ = ["allowed_addresses", "inherited", "open_standard_descriptors", "protocols", "run", "serve", "start"]
+__all__ = [
+    "allowed_addresses",
+    "allowed_on_inherited",
+    "divide",
+    "inherited",
+    "open_standard_descriptors",
+    "protocols",
+    "run",
+    "serve",
+    "start",
+]
 
 _SD_FIRST = 3  # SD_LISTEN_FDS_START
 
@@ -83,7 +93,7 @@ async def serve(
 
     from gateways import Started
 
-    wanted = _divide(listen)
+    wanted = divide(listen)
     try:
         async with Started(app) as roles, trio.open_nursery() as nursery:
             bound: list[str] = []
@@ -106,7 +116,7 @@ async def serve(
         raise error from error.__cause__
 
 
-def _divide(listen: "str | Listen | Sequence[str | Listen]") -> "list[tuple[str, Listen]]":
+def divide(listen: "str | Listen | Sequence[str | Listen]") -> "list[tuple[str, Listen]]":
     """Each address as its protocol and where that is to listen. Raises ValueError for protocols there are not."""
     import attrs
 
@@ -264,9 +274,8 @@ def start(
         sys.stderr.write(HELP)
         raise SystemExit(2)
     if handed_down and allow_from is None:
-        allow_from = allowed_addresses(os.environ)
-        if allow_from is None and handover is None:
-            _warn_of_open_tcp(handed_down, log)
+        # Who was handed a socket over has been warned of it before.
+        allow_from = allowed_on_inherited(handed_down, log, warn=handover is None)
     listen = _with_settings(
         addresses,
         strict=strict,
@@ -284,7 +293,7 @@ def start(
     from gateways._process.sockets import open_sockets
 
     limits, tally = limits or Limits(), tally or Tally()
-    sockets = open_sockets(_divide(listen), () if handover is None else handover.sockets)
+    sockets = open_sockets(divide(listen), () if handover is None else handover.sockets)
     try:
         if handover is not None and handover.is_bridge:
             sockets.keep_old()
@@ -402,6 +411,19 @@ def allowed_addresses(environ: "Mapping[str, str]") -> "tuple[str, ...] | None":
     except ValueError as error:
         raise ValueError(f"FCGI_WEB_SERVER_ADDRS wants IP addresses with commas between them: {error}") from None
     return tuple(allowed)
+
+
+def allowed_on_inherited(
+    addresses: "Iterable[str]", log: "logging.Logger | None" = None, *, warn: bool = True
+) -> "tuple[str, ...] | None":
+    """Who may connect to the sockets this process was started with: see :func:`allowed_addresses`, and its errors.
+
+    Where nobody says, each of them that is TCP is warned of.
+    """
+    allowed = allowed_addresses(os.environ)
+    if allowed is None and warn:
+        _warn_of_open_tcp(addresses, log)
+    return allowed
 
 
 def _warn_of_open_tcp(addresses: "Iterable[str]", log: "logging.Logger | None") -> None:

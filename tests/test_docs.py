@@ -94,7 +94,7 @@ def checking(function: Callable[..., Any]) -> Callable[..., None]:
     def check(*arguments: Any, **settings: Any) -> None:
         bound = inspect.signature(function).bind(*arguments, **settings)
         listen = bound.arguments.get("listen") or bound.arguments.get("bind") or []
-        for _, where in launch._divide(listen) if listen else []:
+        for _, where in launch.divide(listen) if listen else []:
             address.parse(where.address)
 
     return check
@@ -161,7 +161,7 @@ def test_commands_exist(page: Path) -> None:
             del arguments[arguments.index("--") :]  # what follows are flags of serve
         options = parser.parse_args(arguments)
         for bind in getattr(options, "bind", []) if verb != "config" else []:
-            [(_, listen)] = launch._divide(bind)
+            [(_, listen)] = launch.divide(bind)
             address.parse(listen.address)
 
 

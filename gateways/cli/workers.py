@@ -118,9 +118,7 @@ def _handed_down(trust: "dict[str, Any]") -> "list[Listen]":
     """The sockets that systemd or a web server has passed."""
     addresses = launch.inherited()
     if addresses and trust["allow_from"] is None:
-        trust = {**trust, "allow_from": launch.allowed_addresses(os.environ)}
-        if trust["allow_from"] is None:
-            launch._warn_of_open_tcp(addresses, None)
+        trust = {**trust, "allow_from": launch.allowed_on_inherited(addresses)}
     return [gateways.Listen(each, **trust) for each in addresses]
 
 

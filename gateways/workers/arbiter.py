@@ -650,7 +650,7 @@ def run(
 
     Errors: ValueError for an address that makes no sense, OSError for one that cannot be had.
     """
-    wanted = launch._divide(bind)
+    wanted = launch.divide(bind)
     _import_for({protocol for protocol, _ in wanted})
     sockets = open_sockets(wanted)
     here = os.getpid()
