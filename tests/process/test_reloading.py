@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.program import Answer, Program, ask, environment, poll, serving
 from tests.process.conftest import Hold
-from tests.process.tools import ask_until, ask_until_alone, children, gone, reload, reloaded, watched
+from tests.process.tools import ask_until, children, gone, reload, reloaded, wait_until_alone, watched
 from tests.test_launch import AS_SYSTEMD, listening_at
 
 
@@ -86,7 +86,7 @@ def test_O08_the_bridge_answers_what_it_has_begun(folder: Path, address: str, ho
         old = hold(address, "/", CONTENT_LENGTH="4")
         program.signal(signal.SIGHUP)
         [bridge] = program.wait_for(r"process (\d+) serves with the new code")
-        ask_until_alone(address, int(bridge))
+        wait_until_alone(folder / "app.sock", program.process.pid)
         held = hold(address, "/", CONTENT_LENGTH="4")
         old.finish(b"body")
         manager.wait_for("READY=1")
@@ -209,7 +209,7 @@ def test_O12_the_bridge_ends_when_the_process_it_stands_in_for_is_killed(
         hold(address, "/", CONTENT_LENGTH="4")
         program.signal(signal.SIGHUP)
         [bridge] = program.wait_for(r"process (\d+) serves with the new code")
-        ask_until_alone(address, int(bridge))
+        wait_until_alone(folder / "app.sock", program.process.pid)
         held = hold(address, "/", CONTENT_LENGTH="4")
         program.process.kill()
         program.wait_for("the process that this one stands in for is dead")
@@ -229,7 +229,7 @@ def test_O12_a_signal_to_stop_during_a_reload_ends_both_and_answers_everybody(
         old = hold(address, "/", CONTENT_LENGTH="4")
         program.signal(signal.SIGHUP)
         [bridge] = program.wait_for(r"process (\d+) serves with the new code")
-        ask_until_alone(address, int(bridge))
+        wait_until_alone(folder / "app.sock", program.process.pid)
         new = hold(address, "/", CONTENT_LENGTH="4")
         program.signal(signal.SIGTERM)
         poll(lambda: not (folder / "app.sock").exists(), "it has been heard")
@@ -246,7 +246,7 @@ def test_O07_a_second_signal_during_a_reload_ends_both_at_once(folder: Path, add
         hold(address, "/", CONTENT_LENGTH="4")
         program.signal(signal.SIGHUP)
         [bridge] = program.wait_for(r"process (\d+) serves with the new code")
-        ask_until_alone(address, int(bridge))
+        wait_until_alone(folder / "app.sock", program.process.pid)
         hold(address, "/", CONTENT_LENGTH="4")
         program.signal(signal.SIGTERM)
         poll(lambda: not (folder / "app.sock").exists(), "it has been heard")

@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.cli.program import PATIENCE, Answer, Program, ask, command, environment, poll
@@ -77,14 +77,24 @@ def ask_until(address: str, pid: int) -> Answer:
     return answer
 
 
-def ask_until_alone(address: str, pid: int) -> None:
-    """Ask until a certain process answers ten times in a row: the other one accepts no more."""
-    deadline = time.monotonic() + PATIENCE
-    row = 0
-    while row < 10:
-        answer = ask(address)
-        row = row + 1 if answer is not None and answer.body.split()[-1] == str(pid) else 0
-        assert time.monotonic() < deadline, f"process {pid} is not alone"
+def wait_until_alone(path: Path, old: int) -> None:
+    """Wait until ``old`` accepts no more at the socket ``path``: it has left only the descriptor that it hands over.
+
+    That another process answers does not show it: who is slow to hear of the other goes on accepting meanwhile.
+    """
+    listening = "00010000"  # __SO_ACCEPTCON
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    [inode] = [line[6] for line in lines if line[-1] == str(path) and line[3] == listening]
+    poll(lambda: descriptors(old).count(f"socket:[{inode}]") == 1, f"process {old} accepts no more")
+
+
+def descriptors(pid: int) -> list[str]:
+    """What the open descriptors of a process are."""
+    found: list[str] = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.append(str(each.readlink()))
+    return found
 
 
 def children(pid: int) -> list[int]:
