@@ -68,20 +68,21 @@ async def test_O15_where_a_loop_hangs_is_logged_once_and_then_that_it_goes_on(wa
 
 
 async def test_without_a_deadline_nobody_watches() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Heartbeat(None, LOG).run)
         await trio.testing.wait_all_tasks_blocked()
-        during = threading.active_count()
+        begun = set(threading.enumerate()) - before
         nursery.cancel_scope.cancel()
-    assert during == before
+    assert begun == set()
 
 
 async def test_the_thread_ends_with_the_task() -> None:
+    before = set(threading.enumerate())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Heartbeat(0.02, LOG).run)
         await trio.testing.wait_all_tasks_blocked()
-        [thread] = [each for each in threading.enumerate() if each.name == "gateways heartbeat"]
+        [thread] = set(threading.enumerate()) - before
         nursery.cancel_scope.cancel()
     thread.join(PATIENCE)
     assert not thread.is_alive()
