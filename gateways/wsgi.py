@@ -122,12 +122,22 @@ class FromWSGI:
         environ["wsgi.multithread"] = True
         environ["wsgi.multiprocess"] = self._multiprocess
         environ["wsgi.run_once"] = False
-        if self._pool is None:
-            self._pool = _Threads(self._threads)
-        job = _Job(request, self._pool, self._mail_of_this_run())
+        pool = self._pool
+        if pool is None:
+            pool = self._pool = _Threads(self._threads)
+        job = _Job(request, pool, self._mail_of_this_run())
         environ["wsgi.input"] = await _input(request, job.read)
         job.call = _Call(self._application, environ, job.log, job.send)
-        return await job.run()
+        if not pool.may_gather():
+            pool.submit(job)
+        else:
+            pool.gather(job)
+            turn = request._carrier.set_aside(self, pool.begin_gathered)
+            if turn is None:
+                pool.begin_gathered()
+            else:
+                await turn
+        return await job.answer()
 
     def _mail_of_this_run(self) -> "_Mail":
         import trio
@@ -555,32 +565,28 @@ class _Job:
         self._replies: SimpleQueue[bytes | int | Exception] = pool.new_queue()
         self._task: trio.lowlevel.Task | None = None
         self._room = _WINDOW
-        self._moment: threading.Lock | None = None
+        self._moment: _Moment | None = None
         self._begun = False
         self._told_all = False
         self._abandoned = False
 
     # --- the side of the task
 
-    async def run(self) -> Response:
-        """Have a thread call the application, and wait for its answer."""
+    async def answer(self) -> Response:
+        """Wait for the answer of the application, which a thread calls."""
         try:
-            self._pool.submit(self)
             _, response = await self.next()
         except BaseException:
             self.abandon()
             raise
         return response  # type: ignore[no-any-return]
 
-    def expect_news(self, moment: "threading.Lock") -> "threading.Lock":
-        """Have this lock released by the first news."""
-        moment.acquire()
+    def expect_news(self, moment: "_Moment") -> None:
+        """Tell of the first news this way."""
         self._moment = moment
-        return moment
 
-    def has_news(self, moment: "threading.Lock") -> bool:
-        """Wait a moment for them, without the event loop."""
-        moment.acquire(timeout=_MOMENT)
+    def has_news(self) -> bool:
+        """Whether there are any by now; those that come from now on wake the event loop."""
         self._moment = None
         return bool(self._news)
 
@@ -697,7 +703,7 @@ class _Job:
         if moment is None:
             self._mail.post(self.wake)
         else:
-            moment.release()
+            moment.arrive()
 
     def _reply(self) -> bytes | None:
         """Wait for the next reply; None where that is room."""
@@ -796,6 +802,25 @@ class _Mail:
                 pass  # it would end the event loop
 
 
+class _Moment:
+    """Until some jobs have told their first news, or a moment has passed."""
+
+    def __init__(self, lock: "threading.Lock", jobs: int) -> None:
+        lock.acquire()
+        self._lock = lock
+        # Whoever takes the last of these opens the lock; to take one needs no lock of its own.
+        self._awaited = [True] + [False] * (jobs - 1)
+
+    def arrive(self) -> None:
+        """One of them has; in its thread."""
+        if self._awaited.pop():
+            self._lock.release()
+
+    def wait(self) -> None:
+        """In the event loop, which stands still."""
+        self._lock.acquire(timeout=_MOMENT)
+
+
 class _Threads:
     """Threads that perform jobs, at most so many. Those that have nothing to do end after a while.
 
@@ -820,32 +845,60 @@ class _Threads:
         #: The bells of the threads that have nothing to do. The last one to go idle is the first to be called.
         self._idle: list[threading.Lock] = []
         self._coming = False
+        #: Those that have not been begun, and whether the event loop waits for those that have.
+        self._gathered: list[_Job] = []
+        self._attended = False
         #: Jobs that are not waited for because the ones before took their time: now, and after the next such one.
         self._skips = self._penalty = 0
 
-    def submit(self, job: _Job) -> None:
-        """Have a job performed, and wait a moment for its first news.
+    def may_gather(self) -> bool:
+        """Whether the next job may be put to others, to be waited for together.
 
         Most applications have answered by the time that an event loop gets round to look for it, and while they run in
-        Python it could not run anyway. One that takes its time (it waits for a database) is left to itself after that
-        moment, and then the next ones are not waited for.
+        Python it could not run anyway. So the event loop stands still for them, for a moment. One that takes longer (it
+        waits for a database) is left to itself after that moment, and then the next ones are not waited for.
         """
+        if self._skips:
+            self._skips -= 1
+            return False
+        return bool(self._idle) and not self._coming
+
+    def gather(self, job: _Job) -> None:
+        """Put a job to the others that are to begin at once."""
+        self._gathered.append(job)
+
+    def begin_gathered(self) -> None:
+        """Have them performed, and wait a moment for their first news."""
+        jobs, self._gathered = self._gathered, []
+        if not jobs:
+            return  # somebody could not wait
+        moment = _Moment(self._new_lock(), len(jobs))
+        for job in jobs:
+            job.expect_news(moment)
+        with self._mutex:
+            self._jobs.extend(jobs)
+            self._call_one()
+            self._attended = True  # one thread for all of them, as long as none takes its time
+        moment.wait()
+        with self._mutex:
+            self._attended = False
+            self._call_one()
+        late = [job for job in jobs if not job.has_news()]
+        if late:
+            self._penalty = self._skips = min(2 * self._penalty + 1, _MOST_SKIPS)
+        else:
+            self._penalty //= 2
+
+    def submit(self, job: _Job) -> None:
+        """Have a job performed."""
         with self._mutex:
             self._jobs.append(job)
-            at_once = bool(self._idle) and not self._coming and self._skips == 0
-            moment = job.expect_news(self._new_lock()) if at_once else None
             self._call_one()
             stranded = [] if self._count else list(self._jobs)
             if stranded:
                 self._jobs.clear()
         for each in stranded:
             each.fail(RuntimeError("no thread can be started: from_wsgi(application, threads=1) does without"))
-        if moment is None:
-            self._skips = max(0, self._skips - 1)
-        elif job.has_news(moment):
-            self._penalty //= 2
-        else:
-            self._penalty = self._skips = min(2 * self._penalty + 1, _MOST_SKIPS)
 
     def withdraw(self, job: _Job) -> None:
         """A job need not be begun any more."""
@@ -856,7 +909,7 @@ class _Threads:
                 pass
 
     def _call_one(self) -> None:
-        if self._coming or not self._jobs:
+        if self._coming or self._attended or not self._jobs:
             return
         if self._idle:
             self._idle.pop().release()

@@ -178,6 +178,19 @@ def waits_without_a_loop() -> GatewayError:
     )
 
 
+#: What a coroutine yields that is set aside.
+SET_ASIDE = object()
+
+
+class SetAside:
+    """What ``Carrier.set_aside`` gives back."""
+
+    __slots__ = ()
+
+    def __await__(self) -> "Generator[object, None, None]":
+        yield SET_ASIDE
+
+
 class Resumed:
     """``await Resumed(coroutine, trap)`` goes on with a coroutine that has been stepped by hand up to a wait.
 

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import datetime
     import io
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from typing import Any, Protocol, TypeVar
 
     from gateways._model.certificate import ClientCertificate
@@ -187,6 +187,11 @@ class Carrier:
     def disconnected(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return False
+
+    def set_aside(self, handler: object, act: "Callable[[], object]") -> "Awaitable[None] | None":
+        """What to await so that the requests are begun first that have come in with this one; then ``act`` is called,
+        once for all that were set aside. None where that cannot be, not for this ``handler`` or not here."""
+        return None
 
 
 def _no_way_back() -> GatewayError:

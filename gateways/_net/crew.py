@@ -53,6 +53,8 @@ class Crew:
         #: When the leader last looked: near enough for deadlines.
         self.now = trio.current_time()
         self._followers: list[trio.lowlevel.Task] = []
+        self._aside: list[Exchange] = []
+        self._acts: list[Callable[[], object]] = []
 
     def watch(self, readable: Readable) -> None:
         """Read from something whenever there is something to read."""
@@ -68,6 +70,26 @@ class Crew:
     async def _wait(self) -> bool:
         """Wait until something has come in, and have it taken. False once nothing will."""
         raise NotImplementedError
+
+    def before_looking(self, act: Callable[[], object]) -> None:
+        """Have something done once before those go on that are set aside."""
+        if act not in self._acts:
+            self._acts.append(act)
+
+    def set_aside(self, exchange: Exchange) -> None:
+        """A handler goes on when all have been begun that have come in with it."""
+        self._aside.append(exchange)
+
+    def _at_hand(self) -> bool:
+        """Whether more has come in already."""
+        return False
+
+    def _go_on(self) -> None:
+        acts, self._acts = self._acts, []
+        for act in acts:
+            act()
+        self.ready.extend(self._aside)
+        self._aside.clear()
 
     def start(self) -> None:
         """Have one more task, which leads."""
@@ -123,7 +145,9 @@ class Crew:
                     exchange.connection.settle()
                 except Exception:
                     exchange.break_down()
-            if not await self._wait():
+            if self._aside and not self._at_hand():
+                self._go_on()
+            elif not await self._wait():
                 return None
 
     def _hand_over(self) -> None:
@@ -212,6 +236,9 @@ class SharedCrew(Crew):
         del self._watched[fd]
         if not self.disbanded:
             self._poller.unregister(fd)
+
+    def _at_hand(self) -> bool:
+        return bool(self._readable)
 
     async def _wait(self) -> bool:
         while not self._readable:

@@ -15,7 +15,7 @@ import trio
 
 from gateways._model.environ import is_http
 from gateways._model.errors import GatewayError, LocalProtocolError, Reject, RemoteProtocolError
-from gateways._model.handler import Resumed, drive
+from gateways._model.handler import SET_ASIDE, Resumed, SetAside, drive
 from gateways._model.policy import NGINX_HEAD, Answer, Begun, ExcessBody, answer, begin_answer, refuse, respond
 from gateways._model.request import Body, Carrier, Request, content_length, data_length
 from gateways._net.access import new_request_id, target
@@ -107,6 +107,7 @@ class Exchange(Carrier):
     _error: BaseException | None = None
     _coroutine: Coroutine[Any, Any, None]
     _trap: Any
+    _set_aside = False
     _task: trio.lowlevel.Task
     _context: contextvars.Context
 
@@ -130,14 +131,15 @@ class Exchange(Carrier):
     # --- running
 
     def begin(self, scope: trio.CancelScope) -> bool:
-        """Run the handler up to its first wait; whether that was the end. If not, ``scope`` is the request's from now
-        on, and :meth:`rest` has to follow.
+        """Run the handler up to its first wait; whether that was the end, or it is set aside until it is begun again.
+        If not, ``scope`` is the request's from now on, and :meth:`rest` has to follow.
         """
-        if self._nobody_waits or self._stopped_by is not None:
-            self.conclude_cancelled()
-            return True
-        self._coroutine = self._run()
-        self._context = contextvars.copy_context()
+        if not self._set_aside:
+            if self._nobody_waits or self._stopped_by is not None:
+                self.conclude_cancelled()
+                return True
+            self._coroutine = self._run()
+            self._context = contextvars.copy_context()
         try:
             # Whatever it yields is for trio to judge: None is what ``await asyncio.sleep(0)`` waits for.
             self._trap = self._context.run(self._coroutine.send, None)
@@ -145,6 +147,11 @@ class Exchange(Carrier):
             return True
         except BaseException as error:
             self._error = error  # raised by rest()
+        else:
+            if self._trap is SET_ASIDE:
+                self._set_aside = True
+                self.connection.crew.set_aside(self)
+                return True
         self._task = trio.lowlevel.current_task()
         self.scope = scope
         self.connection.service.tally.waiting += 1
@@ -432,6 +439,13 @@ class Exchange(Carrier):
     @property
     def disconnected(self) -> bool:
         return self._nobody_waits or self.connection.gone
+
+    def set_aside(self, handler: object, act: Callable[[], object]) -> SetAside | None:
+        # Whoever called the handler, if not we, may be in a scope that must be left before another is entered.
+        if self.scope is not None or handler is not self.connection.service.roles.responder:
+            return None
+        self.connection.crew.before_looking(act)
+        return SetAside()
 
     async def run_sync(self, function: Callable[..., T], *args: object) -> T:
         return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)

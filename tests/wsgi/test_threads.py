@@ -445,6 +445,118 @@ async def test_a_body_waits_for_a_slow_application() -> None:
     assert sent == MUCH
 
 
+# --- requests that come in together ----------------------------------------------------------------------------------
+
+
+async def together(server: Server, paths: list[str]) -> dict[str, bytes]:
+    """The answers to requests that arrive in one piece, over one connection."""
+    client = fastcgi.ClientConnection()
+    requests = [
+        client.send_request(number, variables(path=path), keep_connection=True) + client.end_body(number)
+        for number, path in enumerate(paths, 1)
+    ]
+    answers = dict.fromkeys(paths, b"")
+    ended: set[int] = set()
+    async with await server.connect() as stream:
+        await stream.send_all(b"".join(requests))
+        while len(ended) < len(paths):
+            for event in client.receive_data(bytes(await stream.receive_some())):
+                if isinstance(event, BodyReceived):
+                    answers[paths[event.stream_id - 1]] += event.data
+                elif isinstance(event, ResponseEnded):
+                    ended.add(event.stream_id)
+    return answers
+
+
+async def test_requests_that_come_in_together_are_all_answered() -> None:
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        if environ["PATH_INFO"] == "/fails":
+            raise KeyError("as it should")
+        start_response("200 OK", TEXT)
+        return [environ["PATH_INFO"].encode()]
+
+    paths = [f"/{number}" for number in range(8)]
+    async with served(application) as server:
+        for _ in range(3):  # there is a thread that waits for work the second time
+            assert await together(server, paths) == {path: path.encode() for path in paths}
+        mixed = await together(server, ["/one", "/fails", "/two"])
+    assert mixed == {"/one": b"/one", "/fails": b"Internal Server Error\n", "/two": b"/two"}
+
+
+async def test_requests_that_no_transport_carries_are_answered() -> None:
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        start_response("200 OK", TEXT)
+        return [environ["PATH_INFO"].encode()]
+
+    handler = from_wsgi(application)
+    with trio.fail_after(PATIENCE):
+        for path in ("/first", "/second", "/third"):
+            response = await handler(Request(variables(path=path)))
+            assert response.body == path.encode()
+
+
+async def test_those_that_wait_for_each_other_have_a_thread_each() -> None:
+    barrier = threading.Barrier(3)
+
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        if environ["PATH_INFO"] != "/first":
+            barrier.wait(PATIENCE)
+        start_response("200 OK", TEXT)
+        return [b"met"]
+
+    async with served(application) as server:
+        await server.request("GET", "/first")
+        for _ in range(3):
+            answers = await together(server, ["/a", "/b", "/c"])
+            assert answers == {"/a": b"met", "/b": b"met", "/c": b"met"}
+
+
+async def test_handlers_around_the_application_may_open_scopes() -> None:
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        start_response("200 OK", TEXT)
+        return [environ["PATH_INFO"].encode()]
+
+    inner = from_wsgi(application)
+
+    async def patient(request: Request) -> Response:
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery():
+                return await inner(request)
+
+    paths = [f"/{number}" for number in range(8)]
+    with trio.fail_after(PATIENCE):
+        async with serving(patient, "fastcgi", "unix") as server:
+            for _ in range(3):
+                assert await together(server, paths) == {path: path.encode() for path in paths}
+
+
+async def test_one_that_takes_its_time_lets_those_that_came_with_it_be_answered() -> None:
+    let_go = threading.Event()
+
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        if environ["PATH_INFO"] == "/slow":
+            assert let_go.wait(PATIENCE)
+        start_response("200 OK", TEXT)
+        return [environ["PATH_INFO"].encode()]
+
+    client = fastcgi.ClientConnection()
+    async with served(application) as server:
+        await server.request("GET", "/first")
+        async with await server.connect() as stream:
+            await stream.send_all(
+                client.send_request(1, variables(path="/slow"), keep_connection=True)
+                + client.end_body(1)
+                + client.send_request(2, variables(path="/quick"), keep_connection=True)
+                + client.end_body(2)
+            )
+            order: list[int] = []
+            while len(order) < 2:
+                events = client.receive_data(bytes(await stream.receive_some()))
+                order += [event.stream_id for event in events if isinstance(event, ResponseEnded)]
+                let_go.set()
+    assert order == [2, 1]
+
+
 # --- CGI -------------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
