@@ -493,6 +493,7 @@ async def test_requests_that_no_transport_carries_are_answered() -> None:
         for path in ("/first", "/second", "/third"):
             response = await handler(Request(variables(path=path)))
             assert response.body == path.encode()
+            await trio.testing.wait_all_tasks_blocked(0.02)  # so that the thread waits for work again
 
 
 async def test_those_that_wait_for_each_other_have_a_thread_each() -> None:
