@@ -491,7 +491,7 @@ async def test_requests_that_no_transport_carries_are_answered() -> None:
     handler = from_wsgi(application)
     with trio.fail_after(PATIENCE):
         for path in ("/first", "/second", "/third"):
-            response = await handler(Request(variables(path=path)))
+            response = await handler(Request(variables(path=path), protocol="scgi"))
             assert response.body == path.encode()
             await trio.testing.wait_all_tasks_blocked(0.02)  # so that the thread waits for work again
 
