@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import logging.config
@@ -121,6 +122,30 @@ async def test_an_atom_stands_for_what_gunicorn_has_it_stand_for(
         time = r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"
         before, rest = "192.0.2.7 - - ", ' "GET /some/page?x=1 HTTP/1.1" 200 5 "http://example.org/" "Mozilla/5.0"'
         assert re.fullmatch(re.escape(before) + time + re.escape(rest), line)
+
+
+async def test_a_line_is_written_in_the_context_of_the_handler(access: Lines) -> None:
+    """As users of structlog and the like expect: what the handler has bound is in all lines about its request."""
+    user = contextvars.ContextVar("user", default="nobody")
+    seen: list[str] = []
+
+    def look(record: logging.LogRecord) -> bool:
+        seen.append(user.get())
+        return True
+
+    async def app(request: Request) -> Response:
+        user.set(request.path.strip("/"))
+        if request.path == "/carol":
+            await trio.lowlevel.checkpoint()
+        return Response("hello")
+
+    access.addFilter(look)
+    async with running(app) as backend:
+        for name in ("alice", "bob", "carol"):
+            peer = await backend.connect()
+            await peer.ask(variables(path=f"/{name}"))
+            await peer.answer()
+    assert seen == ["alice", "bob", "carol"]
 
 
 async def test_durations_have_the_units_of_their_atoms(access: Lines) -> None:

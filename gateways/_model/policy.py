@@ -17,7 +17,7 @@ from gateways._model.status import REASONS, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from typing import Any, BinaryIO, Protocol
 
     from gateways._model.dialects.voice import Voice
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from gateways._model.request import Request
 
     class Sink(Protocol):
-        """Where one answer goes."""
+        """Where one answer goes.
+
+        It may have a method ``take(answer, data)`` as well, which does what ``start`` and ``write`` do, but at once,
+        and tells whether it could: most answers are small and whole.
+        """
 
         #: Whether anything has left, so that a clean error is no longer possible.
         committed: bool
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
 
 
 _FILE_CHUNK = 262_144
+#: A body of no more bytes, or characters, than this is taken at once by a sink that can.
+_SMALL = 16_384
 _STATUS_LINES = {status: f"Status: {status} {phrase}\r\n" for status, phrase in REASONS.items()}
 #: nginx reads a response head into one buffer of this size by default (fastcgi_buffer_size).
 NGINX_HEAD = 4096
@@ -197,7 +203,7 @@ async def respond(
         begun: Begun | None = getattr(sink, "begun", None)
         if begun is not None:
             await begun.finish(response)
-        else:
+        elif not _sent_at_once(response, request, sink, limits, allowed):
             await _send(response, request, sink, limits, allowed)
         return response.app_status
     except Exception as error:
@@ -288,6 +294,21 @@ class Begun:
             _check_length(self._meter, self._sink)
 
 
+def _sent_at_once(
+    response: Response, request: "Request", sink: "Sink", limits: Limits, allowed: "Collection[str]"
+) -> bool:
+    """Do what ``_send`` does, without a coroutine, where the answer is small and whole; whether that could be done."""
+    take: Callable[[Answer, bytes], bool] | None = getattr(sink, "take", None)
+    body: Any = response.body
+    if take is None or not isinstance(body, str | bytes) or len(body) > _SMALL:
+        return False
+    if request.role == "authorizer" or request.environ.get("SERVER_PROTOCOL") not in USUAL_HTTP:
+        return False
+    data = body if isinstance(body, bytes) else encode(body)
+    answer = decide(response, request.method, size=len(data), max_head=limits.max_head, allowed=allowed)
+    return take(answer, data if answer.has_body else b"")
+
+
 async def _send(
     response: Response, request: "Request", sink: "Sink", limits: Limits, allowed: "Collection[str]"
 ) -> None:
@@ -301,7 +322,7 @@ async def _send(
     if isinstance(body, str | bytes):
         data = body if isinstance(body, bytes) else encode(body)
         answer = decide(response, request.method, size=len(data), max_head=limits.max_head, allowed=allowed)
-        await sink.start(answer)  # what _send_whole does, without one more coroutine
+        await sink.start(answer)
         if answer.has_body:
             await sink.write(data)
     else:

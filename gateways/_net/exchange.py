@@ -105,11 +105,12 @@ class Exchange(Carrier):
     #: The app status of an answer that is complete while its handler goes on.
     _ended_with: int | None = None
     _error: BaseException | None = None
-    _coroutine: Coroutine[Any, Any, None]
+    _coroutine: Coroutine[Any, Any, int]
     _trap: Any
     _set_aside = False
     _task: trio.lowlevel.Task
-    _context: contextvars.Context
+    #: What the handler runs in, once it has begun.
+    context: contextvars.Context | None = None
 
     def __init__(self, connection: Connection, stream_id: int, now: float, *, expects_data: bool) -> None:
         limits = connection.service.limits
@@ -138,12 +139,14 @@ class Exchange(Carrier):
             if self._nobody_waits or self._stopped_by is not None:
                 self.conclude_cancelled()
                 return True
-            self._coroutine = self._run()
-            self._context = contextvars.copy_context()
+            self._coroutine = self._answering()
+            self.context = contextvars.copy_context()
+        run = cast("contextvars.Context", self.context).run
         try:
             # Whatever it yields is for trio to judge: None is what ``await asyncio.sleep(0)`` waits for.
-            self._trap = self._context.run(self._coroutine.send, None)
-        except StopIteration:
+            self._trap = run(self._coroutine.send, None)
+        except StopIteration as stop:
+            self._conclude(stop.value)
             return True
         except BaseException as error:
             self._error = error  # raised by rest()
@@ -163,7 +166,7 @@ class Exchange(Carrier):
         """Go on from the first wait to the end, in the same task."""
         if self._error is not None:
             raise self._error
-        await Resumed(self._coroutine, self._trap, self._before_wait, self._context)
+        self._conclude(await Resumed(self._coroutine, self._trap, self._before_wait, self.context))
 
     def cancel(self, *, nobody_waits: bool, error: RemoteProtocolError | None = None) -> None:
         """Cancel the handler: because nobody waits for its answer, or because of an error that is the answer."""
@@ -180,21 +183,18 @@ class Exchange(Carrier):
         self._task = trio.lowlevel.current_task()  # who speaks for it from now on
         self.conclude_cancelled()
 
-    async def _run(self) -> None:
-        """Have the request answered, and conclude the answer."""
+    def _answering(self) -> Coroutine[Any, Any, int]:
+        """What is to be awaited to have the request answered; it gives the app status that concludes the answer."""
         service = self.connection.service
         if self.request is None:
-            status = await refuse(self.refusal or GatewayError("no request"), "GET", self)
-        else:
-            handler: Handler = service.roles
-            if service.tally.waiting >= service.limits.max_running:
-                service.tally.full += 1
-                running = f"{service.tally.waiting} requests are running"
-                service.complain(f"full: {running}; more are answered with 503", most=1)
-                handler = _full
-            allowed = service.listen.allow_headers
-            status = await respond(handler, self.request, self, limits=service.limits, allowed=allowed)
-        self._conclude(status)
+            return refuse(self.refusal or GatewayError("no request"), "GET", self)
+        handler: Handler = service.roles
+        if service.tally.waiting >= service.limits.max_running:
+            service.tally.full += 1
+            running = f"{service.tally.waiting} requests are running"
+            service.complain(f"full: {running}; more are answered with 503", most=1)
+            handler = _full
+        return respond(handler, self.request, self, limits=service.limits, allowed=service.listen.allow_headers)
 
     async def fail(self, error: BaseException) -> None:
         """See to an error that the handler, or the whole server, has ended with. Raises what concerns the server."""
@@ -290,9 +290,21 @@ class Exchange(Carrier):
 
     # --- the sink of the policy
 
+    def take(self, answer: Answer, data: bytes) -> bool:
+        if self._over:
+            return False
+        self._take_head(answer)
+        if data:
+            self._chunks.append(data)
+            self._gathered = len(data)
+        return True
+
     async def start(self, answer: Answer) -> None:
         if self._over:
             await self._refuse_more()
+        self._take_head(answer)
+
+    def _take_head(self, answer: Answer) -> None:
         self._head = answer.head
         self._chunks.clear()
         self._gathered = 0

@@ -370,7 +370,11 @@ class Service:
     def log_access(self, exchange: Exchange) -> None:
         """One line for an answered request."""
         if self.access.logger.isEnabledFor(logging.INFO):
-            self.access.add(exchange, trio.current_time() - exchange.started_at)
+            seconds = trio.current_time() - exchange.started_at
+            if exchange.context is None:
+                self.access.add(exchange, seconds)
+            else:  # what the handler has set there is for its lines in the log, too
+                exchange.context.run(self.access.add, exchange, seconds)
 
 
 async def serve(
