@@ -22,9 +22,14 @@ cp -R tests fuzz tools docs pyproject.toml "$into"
 cd "$into"
 "$python" - <<'PYTHON'
 import sys
-from gateways.fastcgi import wire
-if not wire.__file__.endswith(".so"):
-    sys.exit(f"not compiled: {wire.__file__}")
+from importlib import import_module
+from tools.compiled import MODULES
+
+for path in MODULES:
+    module = import_module(path.removesuffix(".py").replace("/", "."))
+    if not module.__file__.endswith(".so"):
+        sys.exit(f"not compiled: {module.__file__}")
 PYTHON
 "$python" -m pytest -q -p no:cacheprovider "$@" \
-  tests/fastcgi tests/scgi tests/captures tests/cgi/test_wire.py tests/model/dialects
+  tests/fastcgi tests/scgi tests/captures tests/cgi/test_wire.py \
+  tests/model/test_environ.py tests/model/test_hostile_environ.py tests/model/test_quick_roads.py tests/model/dialects

@@ -6,6 +6,7 @@ Sections 3 and 4 of the SCGI specification (protocol.txt, 2008-06-23). What fiel
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from gateways._model.environ import parse_length
 from gateways._model.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
@@ -105,9 +106,10 @@ def encode_request(pairs: Iterable[tuple[str, str]]) -> bytes:
     A missing or empty CONTENT_LENGTH is sent as 0, a SCGI among the variables is replaced. Raises LocalProtocolError
     for what the wire cannot carry: a NUL, an empty name, a name twice, a length that is no number, anything but text.
     """
+    untyped: Iterable[Any] = pairs  # compiled code would check the types of the annotation, with a TypeError
     fields = {"CONTENT_LENGTH": "", "SCGI": "1"}
     given: set[str] = set()
-    for name, value in pairs:
+    for name, value in untyped:
         _check_pair(name, value)
         if name in given:
             raise LocalProtocolError(f"the variable {name!r} is given twice (SCGI section 3)")
@@ -126,7 +128,7 @@ def encode_request(pairs: Iterable[tuple[str, str]]) -> bytes:
     return b"%d:%b," % (len(block), block)
 
 
-def _check_pair(name: str, value: str) -> None:
+def _check_pair(name: Any, value: Any) -> None:
     if not isinstance(name, str) or not isinstance(value, str):
         raise LocalProtocolError(f"names and values are text: {name!r} is {value!r}")
     if not name:
