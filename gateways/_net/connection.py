@@ -90,7 +90,7 @@ class Connection:
         self._written: trio.Event | None = None
         self._write_due: float | None = None
         #: When something last came in, or an answer ended.
-        self._active_at = self._opened_at = trio.current_time()
+        self._active_at = self._opened_at = crew.now
         #: When the variables of a request have to be in, by its id; 0 for bytes that tell of no request yet. None
         #: before the first request: a connection that says nothing at all is as slow as one that never comes to the
         #: end of its variables.

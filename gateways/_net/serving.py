@@ -70,8 +70,13 @@ async def _not_started(request: Request) -> Response:
     raise Reject(503)
 
 
+#: Connections that are accepted in one turn.
+_MOST_ACCEPTED = 16
+
+
 class _Door:
-    """A listener as the leader of a crew sees it: accepts one connection each time it is ready.
+    """A listener as the leader of a crew sees it: accepts a connection when it is ready, and two, four and so on when
+    it is so again and again. Where nobody is in a hurry the other processes are to have some of them.
 
     ``shut`` is set when that cannot go on: there are enough connections, or there was ``trouble``.
     """
@@ -82,6 +87,7 @@ class _Door:
         self._service = service
         self._listener = listener
         self._crew = crew
+        self._most = 1
         crew.watch(self)
 
     def fileno(self) -> int:
@@ -94,20 +100,23 @@ class _Door:
             self._crew.unwatch(self)
 
     def read(self) -> None:
-        if self._service.room <= 0:
-            self.trouble = f"{len(self._service.connections)} are open (max_connections)"
-            self.close()
-            return
-        try:
-            connected, peer = self._listener.socket.accept()
-        except BlockingIOError:
-            pass  # another process, or the peer's second thoughts, were faster
-        except OSError as error:
-            if error.errno not in _LOST:
-                self.trouble = error.strerror or str(error)
+        for _ in range(self._most):
+            if self._service.room <= 0:
+                self.trouble = f"{len(self._service.connections)} are open (max_connections)"
                 self.close()
-        else:
+                return
+            try:
+                connected, peer = self._listener.socket.accept()
+            except BlockingIOError:
+                self._most = 1  # there are no more, or another process was faster
+                return
+            except OSError as error:
+                if error.errno not in _LOST:
+                    self.trouble = error.strerror or str(error)
+                    self.close()
+                return
             self._service.welcome(connected, peer, self._crew)
+        self._most = min(2 * self._most, _MOST_ACCEPTED)
 
 
 class Service:
@@ -168,7 +177,10 @@ class Service:
             lone.start()
         else:
             crew = self._crew
-            self._connect(stream, self.staff(nursery) if crew is None or crew.disbanded else crew).mind_reading()
+            if crew is None or crew.disbanded:
+                crew = self.staff(nursery)
+            crew.now = trio.current_time()
+            self._connect(stream, crew).mind_reading()
 
     def _connect(self, stream: AnyStream, crew: Crew) -> Connection:
         connection = Connection(self, stream, crew)
@@ -227,6 +239,7 @@ class Service:
         listener.close()
 
     def _accept_rest(self, listener: Listener, crew: Crew) -> None:
+        crew.now = trio.current_time()
         for _ in range(self.listen.backlog):  # who is faster than that comes without end
             try:
                 connected, peer = listener.socket.accept()
