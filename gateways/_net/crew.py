@@ -68,7 +68,7 @@ class Crew:
         """A connection has been closed."""
 
     async def _wait(self) -> bool:
-        """Wait until something has come in, and have it taken. False once nothing will."""
+        """Wait until something has come in. False once nothing will."""
         raise NotImplementedError
 
     def before_looking(self, act: Callable[[], object]) -> None:
@@ -80,8 +80,8 @@ class Crew:
         """A handler goes on when all have been begun that have come in with it."""
         self._aside.append(exchange)
 
-    def _at_hand(self) -> bool:
-        """Whether more has come in already."""
+    def _take_next(self) -> bool:
+        """Have something taken that has come in already; False where there is none."""
         return False
 
     def _go_on(self) -> None:
@@ -145,7 +145,9 @@ class Crew:
                     exchange.connection.settle()
                 except Exception:
                     exchange.break_down()
-            if self._aside and not self._at_hand():
+            if self._take_next():
+                continue
+            if self._aside:
                 self._go_on()
             elif not await self._wait():
                 return None
@@ -237,8 +239,14 @@ class SharedCrew(Crew):
         if not self.disbanded:
             self._poller.unregister(fd)
 
-    def _at_hand(self) -> bool:
-        return bool(self._readable)
+    def _take_next(self) -> bool:
+        if not self._readable:
+            return False
+        fd, _ = self._readable.popleft()
+        readable = self._watched.get(fd)  # gone, perhaps, since the poller spoke
+        if readable is not None:
+            readable.read()
+        return True
 
     async def _wait(self) -> bool:
         while not self._readable:
@@ -249,10 +257,6 @@ class SharedCrew(Crew):
                 await trio.lowlevel.wait_readable(self._poller.fileno())
             self._readable.extend(found)
             self.now = trio.current_time()
-        fd, _ = self._readable.popleft()
-        readable = self._watched.get(fd)  # gone, perhaps, since the poller spoke
-        if readable is not None:
-            readable.read()
         return True
 
     def _disband(self) -> None:

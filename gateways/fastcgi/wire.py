@@ -426,6 +426,13 @@ def read_plain(block: bytes, most: int) -> dict[str, str] | None:
     at = plain = count = 0
     end = len(block)
     try:
+        if block.isascii():  # so that every length takes one byte
+            while at < end:
+                name = at + 2
+                middle = name + block[at]
+                at = middle + block[at + 1]
+                pairs[text[name:middle]] = text[middle:at]
+                count += 1
         while at < end:
             name = at + 2
             middle = name + block[at]
