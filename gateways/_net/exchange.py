@@ -143,11 +143,12 @@ class Exchange(Carrier):
             self.context = contextvars.copy_context()
         run = cast("contextvars.Context", self.context).run
         try:
-            # Whatever it yields is for trio to judge: None is what ``await asyncio.sleep(0)`` waits for.
-            self._trap = run(self._coroutine.send, None)
-        except StopIteration as stop:
-            self._conclude(stop.value)
-            return True
+            try:
+                # Whatever it yields is for trio to judge: None is what ``await asyncio.sleep(0)`` waits for.
+                self._trap = run(self._coroutine.send, None)
+            except StopIteration as stop:
+                self._conclude(stop.value)
+                return True
         except BaseException as error:
             self._error = error  # raised by rest()
         else:

@@ -676,6 +676,21 @@ async def test_F32_the_application_status_of_an_answer_reaches_the_web_server() 
         assert (await backend.ask({}, keep=True)).app_status == 0
 
 
+async def test_an_answer_that_cannot_be_ended_breaks_alone_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(request: Request) -> Response:
+        response = Response("x")
+        if request.path == "/spoiled":
+            response.app_status = -1
+        return response
+
+    async with running(handler) as backend:
+        broken = await backend.ask(variables(path="/spoiled"), keep=True)
+        assert (await backend.ask(keep=True)).body == b"x"
+    assert broken.ended != "complete"
+    assert "the handler failed" in caplog.text
+    assert "internal error" not in caplog.text
+
+
 async def test_F33_writing_nothing_does_not_end_an_answer() -> None:
     async def handler(request: Request) -> Response:
         async def body(send: Send) -> None:
