@@ -31,6 +31,8 @@ _BATCH = 64
 _ROUNDS = 8
 #: Tasks that are kept for the next handler that waits. To start one costs several times what it takes to wake one.
 _MAX_FOLLOWERS = 100
+#: Tasks that are called to lead at a time, at most.
+_MOST_CALLED = 16
 
 
 class Readable(Protocol):
@@ -53,6 +55,11 @@ class Crew:
         #: When the leader last looked: near enough for deadlines.
         self.now = trio.current_time()
         self._followers: list[trio.lowlevel.Task] = []
+        #: Tasks that have been called to lead and have not come yet, and how many are called at a time.
+        self._coming = 0
+        self._most_called = 1
+        #: Whether the leader waits for something to come in.
+        self._watching = False
         self._aside: list[Exchange] = []
         self._acts: list[Callable[[], object]] = []
 
@@ -80,6 +87,10 @@ class Crew:
         """A handler goes on when all have been begun that have come in with it."""
         self._aside.append(exchange)
 
+    def _at_hand(self) -> int:
+        """How much has come in that was not taken yet."""
+        return 0
+
     def _take_next(self) -> bool:
         """Have something taken that has come in already; False where there is none."""
         return False
@@ -93,15 +104,23 @@ class Crew:
 
     def start(self) -> None:
         """Have one more task, which leads."""
+        self._coming += 1
         self.nursery.start_soon(self._work)
 
     async def _work(self) -> None:
         """One task: lead until a handler waits, see that one to its end, wait to lead again."""
-        while (exchange := await self._lead_and_see_to_one()) is not None:
-            with exchange.connection.confining():
-                exchange.connection.settle()
-            if len(self._followers) >= _MAX_FOLLOWERS:
-                return
+        while not self.disbanded:
+            self._coming -= 1
+            if self._watching:
+                self._most_called = 1  # it was called for nothing
+            else:
+                exchange = await self._lead_and_see_to_one()
+                if exchange is None:
+                    return
+                with exchange.connection.confining():
+                    exchange.connection.settle()
+                if len(self._followers) >= _MAX_FOLLOWERS:
+                    return
             await self._follow()
 
     async def _lead_and_see_to_one(self) -> Exchange | None:
@@ -149,15 +168,30 @@ class Crew:
                 continue
             if self._aside:
                 self._go_on()
-            elif not await self._wait():
-                return None
+                continue
+            self._watching = True
+            try:
+                if not await self._wait():
+                    return None
+            finally:
+                self._watching = False
 
     def _hand_over(self) -> None:
-        """Somebody else leads from now on."""
-        if self._followers:
+        """Somebody else leads from now on.
+
+        Where one handler after the other waits, several are called: each of them would otherwise cost a turn of the
+        event loop.
+        """
+        if self._coming:
+            return
+        wanted = min(1 + len(self.ready) + self._at_hand(), self._most_called)
+        for _ in range(min(wanted, len(self._followers))):
             trio.lowlevel.reschedule(self._followers.pop())
-        else:
+            self._coming += 1
+        if not self._coming:
             self.start()
+        elif self._coming == self._most_called:
+            self._most_called = min(2 * self._most_called, _MOST_CALLED)
 
     async def _follow(self) -> None:
         task = trio.lowlevel.current_task()
@@ -238,6 +272,9 @@ class SharedCrew(Crew):
         del self._watched[fd]
         if not self.disbanded:
             self._poller.unregister(fd)
+
+    def _at_hand(self) -> int:
+        return len(self._readable)
 
     def _take_next(self) -> bool:
         if not self._readable:

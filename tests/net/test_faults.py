@@ -280,6 +280,16 @@ async def say(
     return heard, faulty.count
 
 
+def parted(protocol: serving.Protocol, heard: bytes) -> dict[int, list[tuple[int, bytes]]]:
+    """What was heard of each request: in which order those are answered that run side by side is anybody's guess."""
+    if protocol is not FASTCGI:
+        return {0: [(0, heard)]}
+    found: dict[int, list[tuple[int, bytes]]] = {}
+    for kind, stream_id, content, _ in wire.RecordScanner().scan(heard):
+        found.setdefault(stream_id, []).append((kind, content))
+    return found
+
+
 @pytest.mark.parametrize("fault", ["gone", "end", "short", "slow", "bug"])
 @pytest.mark.parametrize(
     ("protocol", "talk"), [pytest.param(of, talk, id=f"{of.name}, {name}") for of, name, talk in TALKS]
@@ -297,7 +307,7 @@ async def test_whichever_operation_on_the_stream_fails_nothing_leaks(
             for at in range(operations):
                 heard, _ = await say(service, nursery, talk, fault, at)
                 if fault in ("short", "slow"):
-                    assert heard == usual
+                    assert parted(protocol, heard) == parted(protocol, usual)
                 else:
                     assert len(heard) <= len(usual)
                 assert not service.connections
