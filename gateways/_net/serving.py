@@ -70,13 +70,10 @@ async def _not_started(request: Request) -> Response:
     raise Reject(503)
 
 
-#: Connections that are accepted in one turn.
-_MOST_ACCEPTED = 16
-
-
 class _Door:
-    """A listener as the leader of a crew sees it: accepts a connection when it is ready, and two, four and so on when
-    it is so again and again. Where nobody is in a hurry the other processes are to have some of them.
+    """A listener as the leader of a crew sees it: accepts one connection each time it is ready.
+
+    Not more: behind a handler that blocks they would wait here, while another process has nothing to do.
 
     ``shut`` is set when that cannot go on: there are enough connections, or there was ``trouble``.
     """
@@ -87,7 +84,6 @@ class _Door:
         self._service = service
         self._listener = listener
         self._crew = crew
-        self._most = 1
         crew.watch(self)
 
     def fileno(self) -> int:
@@ -100,23 +96,20 @@ class _Door:
             self._crew.unwatch(self)
 
     def read(self) -> None:
-        for _ in range(self._most):
-            if self._service.room <= 0:
-                self.trouble = f"{len(self._service.connections)} are open (max_connections)"
+        if self._service.room <= 0:
+            self.trouble = f"{len(self._service.connections)} are open (max_connections)"
+            self.close()
+            return
+        try:
+            connected, peer = self._listener.socket.accept()
+        except BlockingIOError:
+            pass  # another process, or the peer's second thoughts, were faster
+        except OSError as error:
+            if error.errno not in _LOST:
+                self.trouble = error.strerror or str(error)
                 self.close()
-                return
-            try:
-                connected, peer = self._listener.socket.accept()
-            except BlockingIOError:
-                self._most = 1  # there are no more, or another process was faster
-                return
-            except OSError as error:
-                if error.errno not in _LOST:
-                    self.trouble = error.strerror or str(error)
-                    self.close()
-                return
+        else:
             self._service.welcome(connected, peer, self._crew)
-        self._most = min(2 * self._most, _MOST_ACCEPTED)
 
 
 class Service:
