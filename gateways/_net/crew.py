@@ -78,7 +78,7 @@ class Crew:
         """Wait until something has come in. False once nothing will."""
         raise NotImplementedError
 
-    def before_looking(self, act: Callable[[], object]) -> None:
+    def before_going_on(self, act: Callable[[], object]) -> None:
         """Have something done once before those go on that are set aside."""
         if act not in self._acts:
             self._acts.append(act)

@@ -457,7 +457,7 @@ class Exchange(Carrier):
         # Whoever called the handler, if not we, may be in a scope that must be left before another is entered.
         if self.scope is not None or handler is not self.connection.service.roles.responder:
             return None
-        self.connection.crew.before_looking(act)
+        self.connection.crew.before_going_on(act)
         return SetAside()
 
     async def run_sync(self, function: Callable[..., T], *args: object) -> T:

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from gateways import Limits, Listen, Reject, Request, Response, Roles
+from gateways import Limits, Listen, Reject, Request, Response, Roles, scgi
 from gateways._net import serving
 from gateways.fastcgi import dissect, wire
 from tests.net.tools import FASTCGI, GET, PATIENCE, POST, SCGI, Answer, Backend, running, unix, variables
@@ -198,6 +198,43 @@ async def test_each_request_runs_in_a_context_of_its_own() -> None:
             await peer.ask(variables(path=path), keep=True)
             assert (await peer.answer()).body == b"clean dirty"
             peer.events.clear()
+
+
+async def test_while_a_handler_blocks_the_next_connections_are_left_to_other_processes() -> None:
+    """Who has accepted them has to answer them, however long that takes."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    with listening, listening.dup() as other:
+        other.setblocking(False)
+        begun: list[str] = []
+        left: list[socket.socket] = []
+
+        def as_another_process_would() -> None:
+            while True:
+                try:
+                    left.append(other.accept()[0])
+                except BlockingIOError:
+                    return
+
+        async def handler(request: Request) -> Response:
+            begun.append(request.path)
+            if len(begun) == 2:
+                as_another_process_would()
+            return Response("hello")
+
+        peers: list[socket.socket] = []
+        for number in range(6):
+            peers.append(socket.create_connection(listening.getsockname()))
+            client = scgi.ClientConnection()
+            peers[-1].sendall(client.send_request(0, variables(path=f"/{number}")))
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(lambda **status: scgi.serve(handler, f"fd:{listening.fileno()}", **status))
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+        listening.detach()  # the server has closed it
+        for each in [*peers, *left]:
+            each.close()
+    assert (begun, len(left)) == (["/0", "/1"], 4)
 
 
 async def test_an_application_is_started_before_the_first_request_and_shut_down_after_the_last() -> None:

@@ -448,6 +448,11 @@ async def test_a_body_waits_for_a_slow_application() -> None:
 # --- requests that come in together ----------------------------------------------------------------------------------
 
 
+def tells_path(environ: Environ, start_response: Start) -> list[bytes]:
+    start_response("200 OK", TEXT)
+    return [environ["PATH_INFO"].encode()]
+
+
 async def together(server: Server, paths: list[str]) -> dict[str, bytes]:
     """The answers to requests that arrive in one piece, over one connection."""
     client = fastcgi.ClientConnection()
@@ -484,11 +489,7 @@ async def test_requests_that_come_in_together_are_all_answered() -> None:
 
 
 async def test_requests_that_no_transport_carries_are_answered() -> None:
-    def application(environ: Environ, start_response: Start) -> list[bytes]:
-        start_response("200 OK", TEXT)
-        return [environ["PATH_INFO"].encode()]
-
-    handler = from_wsgi(application)
+    handler = from_wsgi(tells_path)
     with trio.fail_after(PATIENCE):
         for path in ("/first", "/second", "/third"):
             response = await handler(Request(variables(path=path), protocol="scgi"))
@@ -513,11 +514,7 @@ async def test_those_that_wait_for_each_other_have_a_thread_each() -> None:
 
 
 async def test_handlers_around_the_application_may_open_scopes() -> None:
-    def application(environ: Environ, start_response: Start) -> list[bytes]:
-        start_response("200 OK", TEXT)
-        return [environ["PATH_INFO"].encode()]
-
-    inner = from_wsgi(application)
+    inner = from_wsgi(tells_path)
 
     async def patient(request: Request) -> Response:
         with trio.fail_after(PATIENCE):
