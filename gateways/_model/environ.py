@@ -44,6 +44,10 @@ _USUAL_NAMES = frozenset({
     "HTTP_X_REQUEST_ID",
 })  # fmt: skip
 
+#: What most requests consist of: only the laws of the path, the method, the length and the user are about any of it, so
+#: that no other needs to be applied.
+_PLAIN_NAMES = _USUAL_NAMES - {"HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "SCRIPT_FILENAME"}
+
 _USUAL_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 #: Protocols whose requests are HTTP's; a SERVER_PROTOCOL that is missing or no token counts as HTTP, INCLUDED as
@@ -101,6 +105,9 @@ def build(variables: "Variables", protocol: str, rules: Rules) -> "tuple[dict[st
     variables that mean nothing, 404 for a path outside the mount, 413 for a length beyond all numbers.
     """
     environ = _merge(variables)
+    plain = _PLAIN_NAMES.issuperset(environ)
+    if not plain:
+        _check_names(environ)
     try:
         if environ.get("SERVER_PROTOCOL") in USUAL_HTTP and rules.dialect is None:
             http = True
@@ -108,20 +115,24 @@ def build(variables: "Variables", protocol: str, rules: Rules) -> "tuple[dict[st
             from gateways._model.dialects.small_web import settle  # few requests come this way
 
             http = not settle(environ, protocol, rules)
-        notes = _quirks.apply(rules.repairs, environ, protocol)
+        if plain and "PATH_INFO" in environ and environ.get("SCRIPT_NAME") != "/":
+            notes: tuple[str, ...] = ()
+        else:
+            notes = _quirks.apply(rules.repairs, environ, protocol)
         if notes and rules.mount is not None:
             notes = tuple([name for name in notes if name != "root-script-name"])  # the split is ours anyway
         path, script, info = _split_path(environ, http, rules.mount)
-        for name in _NEVER:
-            if name in environ:
-                del environ[name]
+        if not plain:
+            for name in _NEVER:
+                environ.pop(name, None)
         _drop_empty(environ)
         environ["SCRIPT_NAME"], environ["PATH_INFO"] = script, info
         environ.setdefault("QUERY_STRING", "")
         environ.setdefault("GATEWAY_INTERFACE", "CGI/1.1")
         _method(environ, http)
         _length(environ, protocol)
-        _filter(environ)
+        if not plain:
+            _filter(environ)
         _trust(environ, rules)
     except RemoteProtocolError as error:
         error.environ = environ
@@ -134,20 +145,19 @@ def _merge(variables: "Variables") -> "dict[str, str]":
     environ = dict(variables)
     if "\0" in "".join(environ.values()):
         raise RemoteProtocolError("a NUL in a meta-variable")
-    if not _USUAL_NAMES.issuperset(environ):
-        unusual = "".join([name for name in environ if name not in _USUAL_NAMES])
-        if "=" in unusual or not unusual.isprintable():
-            for name in environ:
-                _check_name(name)
     if len(environ) != len(variables):
         _join_repeats(environ, as_pairs(variables))
     return environ
 
 
-def _check_name(name: str) -> None:
-    # What a process environment cannot hold, or only under another name.
-    if "=" in name or any(character < " " or character == "\x7f" for character in name):
-        raise RemoteProtocolError(f"not the name of a meta-variable: {name[:80]!r}")
+def _check_names(environ: "dict[str, str]") -> None:
+    """Refuse names that a process environment cannot hold, or only under another name."""
+    unusual = [name for name in environ if name not in _USUAL_NAMES]
+    together = "".join(unusual)
+    if "=" in together or not together.isprintable():
+        for name in unusual:
+            if "=" in name or any(character < " " or character == "\x7f" for character in name):
+                raise RemoteProtocolError(f"not the name of a meta-variable: {name[:80]!r}")
 
 
 def _join_repeats(environ: "dict[str, str]", pairs: "Iterable[tuple[str, str]]") -> None:

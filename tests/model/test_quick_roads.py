@@ -131,10 +131,25 @@ def test_no_repair_is_overlooked(protocol: str) -> None:
         assert (apply(tuple(REPAIRS), quick, protocol), quick) == (notes, slow)
 
 
+def test_no_repair_and_no_law_is_overlooked_in_what_looks_plain() -> None:
+    rules = Rules(quirks=tuple(REPAIRS))
+    names = [name for name in _SIGNS if name != "CONTENT_LENGTH"]
+    for values in itertools.product(*[[None, *_SIGNS[name]] for name in names]):
+        sent = [("REQUEST_METHOD", "GET"), ("SERVER_PROTOCOL", "HTTP/1.1"), ("CONTENT_LENGTH", "0")]
+        sent += [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+        assert outcome(build, sent, "scgi", rules) == outcome(slow_build, sent, "scgi", rules)
+
+
 def test_usual_names_are_names_that_the_slow_look_lets_pass() -> None:
     for name in laws._USUAL_NAMES:
-        laws._check_name(name)
+        assert headers.is_token(name)
         assert name not in ("", "HTTP_PROXY")
+
+
+def test_plain_names_are_none_that_a_repair_or_a_law_of_their_own_is_about() -> None:
+    assert laws._PLAIN_NAMES < laws._USUAL_NAMES
+    assert laws._PLAIN_NAMES.isdisjoint(laws._NEVER)
+    assert laws._PLAIN_NAMES.isdisjoint(["SCRIPT_FILENAME", "Authorization", "FCGI_DATA_LENGTH", "FCGI_DATA_LAST_MOD"])
 
 
 def test_usual_methods_and_protocols_are_what_the_slow_look_lets_pass() -> None:
