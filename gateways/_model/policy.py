@@ -76,7 +76,6 @@ class Answer:
 def decide(
     response: Response,
     method: str,
-    *,
     size: "int | None" = None,
     max_head: int = 32_768,
     allowed: "Collection[str]" = (),
@@ -91,12 +90,12 @@ def decide(
     """
     status, given = response.status, response.headers.items()
     bodiless = status == 204 or status == 304
-    has_body = not bodiless and method != "HEAD" and size != 0
     if not given and size and not bodiless:
         # What most answers come to: the same as below, said in one go.
         line = _STATUS_LINES.get(status) or _status_line(status)
         head = f"{line}Content-Type: {default_type(response)}\r\nContent-Length: {size}\r\n\r\n"
-        return Answer(status, _limited(head, max_head), size, has_body)
+        return Answer(status, _limited(head, max_head), size, method != "HEAD")
+    has_body = not bodiless and method != "HEAD" and size != 0
     fields: list[tuple[str, str]] = []
     # The length of a file that the web server sends in place of the body says nothing about the body.
     replaced = bool(given and allowed) and any(name.lower() in INTERNAL for name, _ in given)
@@ -185,14 +184,15 @@ def _plain(status: int) -> Response:
 
 
 async def respond(
-    handler: "Handler", request: "Request", sink: "Sink", *, limits: Limits, allowed: "Collection[str]" = ()
+    handler: "Handler", request: "Request", sink: "Sink", limits: Limits, allowed: "Collection[str]" = ()
 ) -> int:
     """Answer one request: run the handler, send what it gives, and give back the app status.
 
     An error before anything was sent becomes a clean answer; after that it is raised, for the transport to show as
     plainly as its protocol can. Cancellation passes through; bodies are closed in any case.
     """
-    if request.environ.get("SERVER_PROTOCOL") not in USUAL_HTTP:
+    usual = request.environ.get("SERVER_PROTOCOL") in USUAL_HTTP
+    if not usual:
         from gateways._model.dialects.small_web import find_voice  # few requests come this way
 
         find_voice(request.environ, request, sink)
@@ -203,7 +203,7 @@ async def respond(
         begun: Begun | None = getattr(sink, "begun", None)
         if begun is not None:
             await begun.finish(response)
-        elif not _sent_at_once(response, request, sink, limits, allowed):
+        elif not (usual and _sent_at_once(response, request, sink, limits, allowed)):
             await _send(response, request, sink, limits, allowed)
         return response.app_status
     except Exception as error:
@@ -297,15 +297,14 @@ class Begun:
 def _sent_at_once(
     response: Response, request: "Request", sink: "Sink", limits: Limits, allowed: "Collection[str]"
 ) -> bool:
-    """Do what ``_send`` does, without a coroutine, where the answer is small and whole; whether that could be done."""
+    """Do what ``_send`` does over HTTP, without a coroutine, where the answer is small and whole; whether that could be
+    done."""
     take: Callable[[Answer, bytes], bool] | None = getattr(sink, "take", None)
     body: Any = response.body
-    if take is None or not isinstance(body, str | bytes) or len(body) > _SMALL:
+    if take is None or not isinstance(body, str | bytes) or len(body) > _SMALL or request.role == "authorizer":
         return False
-    if request.role == "authorizer" or request.environ.get("SERVER_PROTOCOL") not in USUAL_HTTP:
-        return False
-    data = body if isinstance(body, bytes) else encode(body)
-    answer = decide(response, request.method, size=len(data), max_head=limits.max_head, allowed=allowed)
+    data = encode(body)
+    answer = decide(response, request.environ["REQUEST_METHOD"], len(data), limits.max_head, allowed)
     return take(answer, data if answer.has_body else b"")
 
 

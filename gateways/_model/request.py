@@ -183,6 +183,10 @@ class Carrier:
         """Send the head of an answer while its handler goes on."""
         raise _no_way_back()
 
+    def body_of(self, request: "Request") -> Body:
+        """The body of a request that was built without: asked for once at most."""
+        return in_memory(b"", None)
+
     @property
     def disconnected(self) -> bool:
         """Whether nobody waits for the answer any more."""
@@ -216,6 +220,7 @@ class Request:
 
     __slots__ = (
         "_as_sent",
+        "_body",
         "_carrier",
         "_cookies",
         "_data",
@@ -223,7 +228,6 @@ class Request:
         "_headers",
         "_input",
         "_query",
-        "body",
         "environ",
         "path",
         "protocol",
@@ -253,7 +257,7 @@ class Request:
         environ: "dict[str, str]",
         path: str,
         as_sent: "Variables",
-        body: Body,
+        body: "Body | None",
         role: str,
         data: "Body | None",
         protocol: str,
@@ -264,8 +268,6 @@ class Request:
         self.environ = environ
         #: The decoded path, mount and all: ``script_name + path_info``. Dots and double slashes are as sent.
         self.path = path
-        #: The request body.
-        self.body = body
         #: "responder", "authorizer" or "filter" (FastCGI section 6).
         self.role = role
         #: The gateway protocol: "fastcgi", "scgi", "cgi" or "http".
@@ -273,6 +275,7 @@ class Request:
         self._as_sent = as_sent
         self._carrier = carrier
         # Each made when it is first asked for.
+        self._body = body
         self._data = data
         self._environ_as_sent: tuple[tuple[str, str], ...] | None = None
         self._headers: RequestHeaders | None = None
@@ -283,7 +286,8 @@ class Request:
     def _built(cls, *parts: "Any") -> "Request":
         """A request of parts that a transport has checked already; the arguments are those of ``_fill``.
 
-        ``as_sent`` is a mapping or a sequence of pairs, as for ``environ.build``; ``data`` is None where there is none.
+        ``as_sent`` is a mapping or a sequence of pairs, as for ``environ.build``; ``body`` is None where the carrier
+        makes it, ``data`` where there is none.
         """
         request = cls.__new__(cls)
         request._fill(*parts)
@@ -295,6 +299,13 @@ class Request:
         if self._environ_as_sent is None:
             self._environ_as_sent = tuple([pair for pair in as_pairs(self._as_sent) if pair[0] != "HTTP_PROXY"])
         return self._environ_as_sent
+
+    @property
+    def body(self) -> Body:
+        """The request body."""
+        if self._body is None:
+            self._body = self._carrier.body_of(self)
+        return self._body
 
     @property
     def data(self) -> Body:

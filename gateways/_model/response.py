@@ -62,13 +62,13 @@ class Response:
         if not isinstance(body, str) and not _is_body(body):
             raise TypeError(f"a body is text, bytes, a path, an iterable or a push callable, not {body!r}")
         self.status = status
-        self.headers = _NO_HEADERS if headers == () else Headers(headers)
-        if content_type is None:
-            content_type = self.headers.get("content-type")
-        else:
+        self.headers = given = _NO_HEADERS if headers == () else Headers(headers)
+        if content_type is not None:
             check_value("content_type", content_type)
-            if "content-type" in self.headers:
+            if "content-type" in given:
                 raise ValueError("the content type is given twice")
+        elif given is not _NO_HEADERS:
+            content_type = given.get("content-type")
         self.content_type = content_type
         self.body = body
         self.app_status = app_status

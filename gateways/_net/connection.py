@@ -232,7 +232,7 @@ class Connection:
         self._close_when_done()
 
     def _end_of_stream(self) -> None:
-        complete = all(exchange.inbox.ended and exchange.data_inbox.ended for exchange in self.exchanges.values())
+        complete = all(exchange.whole for exchange in self.exchanges.values())
         waits = self.exchanges and complete and self.stream.peer_half_closed()
         if waits or (self._unsent and not self.exchanges):
             # It has said all it wants to say and waits for the answer; or the answer is on its way out already.
@@ -255,7 +255,7 @@ class Connection:
     def _on_body_end(self, event: BodyEnded) -> None:
         exchange = self.exchanges.get(event.stream_id)
         if exchange is not None:
-            exchange.inbox.end()
+            exchange.end_body()
 
     def _on_data(self, event: DataReceived) -> None:
         exchange = self.exchanges.get(event.stream_id)
@@ -292,14 +292,15 @@ class Connection:
             return
         if repairs:
             service.note_repairs(repairs)
-        exchange = self._open(event.stream_id, None, expects_data=event.role == "filter")
+        exchange = self._open(event.stream_id)
         exchange.make_request(environ, path, event.environ, event.role)
         if service.draining:
             self.retire(environ)
 
-    def _open(self, stream_id: int, error: RemoteProtocolError | None, *, expects_data: bool = False) -> Exchange:
-        exchange = Exchange(self, stream_id, self._active_at, expects_data=expects_data)
-        exchange.refusal = error
+    def _open(self, stream_id: int, error: RemoteProtocolError | None = None) -> Exchange:
+        exchange = Exchange(self, stream_id, self._active_at)
+        if error is not None:
+            exchange.refusal = error
         self.exchanges[stream_id] = exchange
         self.service.tally.begun += 1
         self.crew.ready.append(exchange)

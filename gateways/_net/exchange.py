@@ -92,6 +92,7 @@ class Exchange(Carrier):
     #: When a handler that was cancelled has had the time to come to its end.
     goodbye_due = float("inf")
     data_inbox = NOTHING
+    _inbox: Inbox | None = None
     _stopped_by: RemoteProtocolError | None = None
     _nobody_waits = False
     _head = b""
@@ -107,27 +108,49 @@ class Exchange(Carrier):
     _error: BaseException | None = None
     _coroutine: Coroutine[Any, Any, int]
     _trap: Any
-    _set_aside = False
     _task: trio.lowlevel.Task
     #: What the handler runs in, once it has begun.
     context: contextvars.Context | None = None
 
-    def __init__(self, connection: Connection, stream_id: int, now: float, *, expects_data: bool) -> None:
-        limits = connection.service.limits
+    def __init__(self, connection: Connection, stream_id: int, now: float) -> None:
         self.connection = connection
         self.stream_id = stream_id
         self.started_at = now
-        self.inbox = Inbox(limits.body_buffer, limits.max_spool, connection.mind_reading)
-        if expects_data:
-            self.data_inbox = Inbox(limits.body_buffer, limits.max_spool, connection.mind_reading)
         self._chunks: list[bytes] = []
 
     def make_request(self, environ: dict[str, str], path: str, as_sent: Variables, role: str) -> None:
         """Put the Request together from parts that have been checked."""
-        max_read = self.connection.service.limits.max_read
-        body = Body(self.inbox, content_length(environ), max_read=max_read)
-        data = Body(self.data_inbox, data_length(environ), max_read=max_read) if role == "filter" else None
-        self.request = Request._built(environ, path, as_sent, body, role, data, self.connection.protocol.name, self)
+        data = None
+        if role == "filter":
+            self.data_inbox = self._new_inbox()
+            max_read = self.connection.service.limits.max_read
+            data = Body(self.data_inbox, data_length(environ), max_read=max_read)
+        self.request = Request._built(environ, path, as_sent, None, role, data, self.connection.protocol.name, self)
+
+    # --- what comes in
+
+    def _new_inbox(self) -> Inbox:
+        limits = self.connection.service.limits
+        return Inbox(limits.body_buffer, limits.max_spool, self.connection.mind_reading)
+
+    @property
+    def inbox(self) -> Inbox:
+        """Where the body comes in: made when something does, or when somebody looks."""
+        if self._inbox is None:
+            self._inbox = self._new_inbox()
+        return self._inbox
+
+    def end_body(self) -> None:
+        """The web server has sent all of the body, which is most often nothing."""
+        if self._inbox is None:
+            self._inbox = NOTHING
+        else:
+            self._inbox.end()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all is in that the web server has to send."""
+        return self._inbox is not None and self._inbox.ended and self.data_inbox.ended
 
     # --- running
 
@@ -135,17 +158,17 @@ class Exchange(Carrier):
         """Run the handler up to its first wait; whether that was the end, or it is set aside until it is begun again.
         If not, ``scope`` is the request's from now on, and :meth:`rest` has to follow.
         """
-        if not self._set_aside:
+        context = self.context
+        if context is None:
             if self._nobody_waits or self._stopped_by is not None:
                 self.conclude_cancelled()
                 return True
             self._coroutine = self._answering()
-            self.context = contextvars.copy_context()
-        run = cast("contextvars.Context", self.context).run
+            self.context = context = contextvars.copy_context()
         try:
             try:
                 # Whatever it yields is for trio to judge: None is what ``await asyncio.sleep(0)`` waits for.
-                self._trap = run(self._coroutine.send, None)
+                self._trap = context.run(self._coroutine.send, None)
             except StopIteration as stop:
                 self._conclude(stop.value)
                 return True
@@ -153,7 +176,6 @@ class Exchange(Carrier):
             self._error = error  # raised by rest()
         else:
             if self._trap is SET_ASIDE:
-                self._set_aside = True
                 self.connection.crew.set_aside(self)
                 return True
         self._task = trio.lowlevel.current_task()
@@ -195,7 +217,7 @@ class Exchange(Carrier):
             running = f"{service.tally.waiting} requests are running"
             service.complain(f"full: {running}; more are answered with 503", most=1)
             handler = _full
-        return respond(handler, self.request, self, limits=service.limits, allowed=service.listen.allow_headers)
+        return respond(handler, self.request, self, service.limits, service.listen.allow_headers)
 
     async def fail(self, error: BaseException) -> None:
         """See to an error that the handler, or the whole server, has ended with. Raises what concerns the server."""
@@ -262,7 +284,7 @@ class Exchange(Carrier):
 
     def _finish(self, last: bytes) -> None:
         self._over = True
-        self.owed = not (self.inbox.ended and self.data_inbox.ended)
+        self.owed = not self.whole
         self.discard()
         if last:
             if self.connection.service.draining and self.connection.protocol.closing:
@@ -285,7 +307,8 @@ class Exchange(Carrier):
 
     def discard(self) -> None:
         """Let go of what an exchange holds that never came to its end."""
-        self.inbox.close()
+        if self._inbox is not NOTHING:
+            self.inbox.close()
         if self.data_inbox is not NOTHING:
             self.data_inbox.close()
 
@@ -440,6 +463,10 @@ class Exchange(Carrier):
             data = self.connection.protocol.send_log(self.stream_id, indented(text) + "\n")
             if data:
                 self.connection.send(data)
+
+    def body_of(self, request: Request) -> Body:
+        limits = self.connection.service.limits
+        return Body(self.inbox, content_length(request.environ), max_read=limits.max_read)
 
     async def answer(self, request: Request, response: Response) -> None:
         service = self.connection.service

@@ -255,7 +255,7 @@ class ServerConnection:
         rest = data[stop:]
         if rest == _NO_BODY.get(stream_id):
             request.stage = "over"
-            self._events.append(BodyEnded(stream_id))
+            self._events.append(_BODY_ENDED[stream_id])
             rest = b""
         self._scanner.offset += len(data) - len(rest)
         return rest
@@ -604,6 +604,9 @@ class ServerConnection:
 
 #: The end of STDIN of the requests with the ids that web servers use most: a request without a body ends with it.
 _NO_BODY: Final = {stream_id: wire.encode_record(wire.STDIN, stream_id) for stream_id in range(1, 256)}
+
+#: What that means.
+_BODY_ENDED: Final = {stream_id: BodyEnded(stream_id) for stream_id in _NO_BODY}
 
 #: Web servers that take notice of the farewell, and what was made of them. One that does not tell its name is most
 #: likely nginx, where that is for the configuration to say.

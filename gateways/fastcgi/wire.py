@@ -251,26 +251,22 @@ class RecordScanner:
     scanner sees them, while nothing is kept, adds their number to ``offset``.
     """
 
-    __slots__ = ("_need", "_rest", "offset")
+    __slots__ = ("_need", "offset", "partial")
 
     def __init__(self) -> None:
-        self._rest = bytearray()
-        #: bytes that the record at the start of ``_rest`` takes, as far as its header tells
+        #: a record that has begun to arrive and is not whole yet
+        self.partial = bytearray()
+        #: bytes that it takes, as far as its header tells
         self._need = HEADER_LENGTH
         #: where in the stream the next record begins, in bytes
         self.offset = 0
-
-    @property
-    def partial(self) -> bool:
-        """Whether a record has begun to arrive that is not whole yet."""
-        return bool(self._rest)
 
     def scan(self, data: bytes) -> Iterator[Record]:
         """The records that ``data`` completes. Take them all, or give the scanner up.
 
         Errors: RemoteProtocolError for a version other than 1 (section 3.3).
         """
-        rest = self._rest
+        rest = self.partial
         if rest:
             if len(rest) + len(data) < self._need:
                 rest += data

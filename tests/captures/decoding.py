@@ -119,7 +119,6 @@ def request_of(capture: Capture, arrived: Arrived) -> Request:
     protocol = PROTOCOLS[capture.protocol]
     if capture.protocol != "cgi":
         return Request(arrived.environ, arrived.body, role=arrived.role, protocol=protocol)
-    request = Request(arrived.environ, protocol=protocol)
     # A script has to know from the variables alone how much of its stdin is the body.
-    request.body = Body(BytesSource(arrived.body), guest.body_length(request.environ))
-    return request
+    length = guest.body_length(Request(arrived.environ, protocol=protocol).environ)
+    return Request(arrived.environ, Body(BytesSource(arrived.body), length), protocol=protocol)

@@ -76,12 +76,11 @@ ARGUMENTS = {"gophernicus": "query text", "pygopherd": "query text two", "geomyi
 def request_of(capture: SmallWebCapture, rules: Rules | None = None) -> Request:
     """The Request that a handler is given, read from the bytes that came."""
     variables, body = decode(capture)
-    request = Request(variables, protocol=capture.backend_protocol, rules=rules)
-    length = request.content_length
+    bodiless = Request(variables, protocol=capture.backend_protocol, rules=rules)
+    length = bodiless.content_length
     if capture.backend_protocol == "cgi":
-        length = guest.body_length(request.environ)
-    request.body = Body(BytesSource(body), length)
-    return request
+        length = guest.body_length(bodiless.environ)
+    return Request(variables, Body(BytesSource(body), length), protocol=capture.backend_protocol, rules=rules)
 
 
 def decode(capture: SmallWebCapture) -> tuple[Pairs, bytes]:
