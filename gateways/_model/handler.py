@@ -202,7 +202,7 @@ class Resumed:
 
     def __init__(
         self,
-        coroutine: "Coroutine[Any, Any, Any]",
+        coroutine: "Coroutine[Any, Any, Any] | Generator[Any, Any, Any]",
         trap: "Any",
         before_wait: "Callable[[], None] | None" = None,
         context: "Context | None" = None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from gateways._net.exchange import Exchange
+from gateways._net.exchange import Exchange, new_stepper
 from gateways._net.stream import RECEIVE
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Crew:
         self.disbanded = False
         #: When the leader last looked: near enough for deadlines.
         self.now = trio.current_time()
+        #: What steps the next handler to its first wait.
+        self.stepper = new_stepper()
         self._followers: list[trio.lowlevel.Task] = []
         #: Tasks that have been called to lead and have not come yet, and how many are called at a time.
         self._coming = 0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine
+import types
+from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import trio
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from gateways._net.connection import Connection
     from gateways.events import Variables
 
-__all__ = ["DeadlineExceeded", "Exchange", "ServerStopping"]
+__all__ = ["DeadlineExceeded", "Exchange", "ServerStopping", "Stepper", "new_stepper"]
 
 T = TypeVar("T")
 
@@ -54,6 +55,34 @@ async def _full(request: Request) -> Response:
 
 class ServerStopping(RemoteProtocolError):
     """A request that had not been answered when the grace of a shutdown was over."""
+
+
+#: What steps the coroutine of one exchange after the other.
+Stepper = Generator[Any, "Exchange | None", int]
+#: What a stepper yields when it is ready for the next.
+_ENDED = object()
+
+
+def new_stepper() -> Stepper:
+    """A stepper, ready for the first exchange.
+
+    Python hands what a coroutine gives back to whoever steps it as an exception, which is dear, but to what awaits it
+    as a value.
+    """
+    stepper = _stepping()
+    next(stepper)
+    return stepper
+
+
+@types.coroutine
+def _stepping() -> Stepper:
+    exchange: Any = yield _ENDED
+    while True:
+        status: int = yield from exchange.coroutine
+        if exchange.scope is not None:
+            return status  # it has waited, so that this is stepped by trio
+        exchange.app_status = status
+        exchange = yield _ENDED
 
 
 def _parted(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
@@ -106,7 +135,10 @@ class Exchange(Carrier):
     #: The app status of an answer that is complete while its handler goes on.
     _ended_with: int | None = None
     _error: BaseException | None = None
-    _coroutine: Coroutine[Any, Any, int]
+    #: What answers the request, and the app status that it has given back, if it did not wait.
+    coroutine: Coroutine[Any, Any, int]
+    app_status: int
+    _stepper: Stepper
     _trap: Any
     _task: trio.lowlevel.Task
     #: What the handler runs in, once it has begun.
@@ -158,26 +190,34 @@ class Exchange(Carrier):
         """Run the handler up to its first wait; whether that was the end, or it is set aside until it is begun again.
         If not, ``scope`` is the request's from now on, and :meth:`rest` has to follow.
         """
+        crew = self.connection.crew
         context = self.context
         if context is None:
             if self._nobody_waits or self._stopped_by is not None:
                 self.conclude_cancelled()
                 return True
-            self._coroutine = self._answering()
+            self.coroutine = self._answering()
             self.context = context = contextvars.copy_context()
+            stepper = crew.stepper
+        else:
+            stepper = self._stepper
         try:
-            try:
-                # Whatever it yields is for trio to judge: None is what ``await asyncio.sleep(0)`` waits for.
-                self._trap = context.run(self._coroutine.send, None)
-            except StopIteration as stop:
-                self._conclude(stop.value)
+            # Whatever it yields is for trio to judge: None is what ``await asyncio.sleep(0)`` waits for.
+            trap = context.run(stepper.send, self)
+            if trap is _ENDED:
+                self._conclude(self.app_status)
                 return True
         except BaseException as error:
             self._error = error  # raised by rest()
+            crew.stepper = new_stepper()
         else:
-            if self._trap is SET_ASIDE:
-                self.connection.crew.set_aside(self)
+            if stepper is crew.stepper:
+                crew.stepper = new_stepper()
+            self._stepper = stepper
+            if trap is SET_ASIDE:
+                crew.set_aside(self)
                 return True
+            self._trap = trap
         self._task = trio.lowlevel.current_task()
         self.scope = scope
         self.connection.service.tally.waiting += 1
@@ -189,7 +229,7 @@ class Exchange(Carrier):
         """Go on from the first wait to the end, in the same task."""
         if self._error is not None:
             raise self._error
-        self._conclude(await Resumed(self._coroutine, self._trap, self._before_wait, self.context))
+        self._conclude(await Resumed(self._stepper, self._trap, self._before_wait, self.context))
 
     def cancel(self, *, nobody_waits: bool, error: RemoteProtocolError | None = None) -> None:
         """Cancel the handler: because nobody waits for its answer, or because of an error that is the answer."""
@@ -428,7 +468,7 @@ class Exchange(Carrier):
         from gateways._net.slow import task_tree  # few servers ever need it
 
         try:
-            tree = "  (it has not begun)" if self.scope is None else task_tree(self._coroutine, self._task)
+            tree = "  (it has not begun)" if self.scope is None else task_tree(self.coroutine, self._task)
         except Exception as error:  # whatever Python and trio have changed inside, the request is not to suffer for it
             tree = printable(f"  (what it does cannot be shown: {error!r})")
         self._say(logging.WARNING, f"has been running for {seconds:.1f} seconds\n{tree}")

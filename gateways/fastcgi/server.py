@@ -79,7 +79,7 @@ class _Request:
         #: FCGI_KEEP_CONN
         self.keep = keep
         #: the table of its role, and the state it is in. A role that is unknown is rejected, and has a body like most.
-        self.steps = _STEPS.get(role) or _STEPS[wire.RESPONDER]
+        self.steps = _STEPS[role if role in _STEPS else wire.RESPONDER]
         self.stage = stage
         #: how much more log text is welcome; below 0: it was cut
         self.log_room = log_room
@@ -210,10 +210,8 @@ class ServerConnection:
             if data:
                 if not (self._requests or self._scanner.partial):
                     data = self._take_usual(data)
-                for kind, stream_id, content, _ in self._scanner.scan(data) if data else ():
-                    _RECORDS.get(kind, ServerConnection._unexpected)(self, kind, stream_id, content)
-                    if self.closing:
-                        break
+                if data:
+                    self._take_records(data)
             else:
                 self._give_up()
         except RemoteProtocolError as error:
@@ -229,6 +227,12 @@ class ServerConnection:
         data = bytes(self._unsent)
         self._unsent.clear()
         return data
+
+    def _take_records(self, data: bytes) -> None:
+        for kind, stream_id, content, _ in self._scanner.scan(data):
+            _RECORDS.get(kind, ServerConnection._unexpected)(self, kind, stream_id, content)
+            if self.closing:
+                break
 
     def _take_usual(self, data: bytes) -> bytes:
         """Take the beginning of ``data`` off it where that is what web servers usually send: a request to a responder,
@@ -247,17 +251,19 @@ class ServerConnection:
         environ = wire.read_plain(block, limits.max_params) if len(block) <= limits.max_params_bytes else None
         if environ is None:
             return data
-        request = _Request(role, flags & wire.KEEP_CONN != 0, limits.max_stderr, "stdin")
-        self._requests[stream_id] = request
+        keep = flags & wire.KEEP_CONN != 0
+        rest = data[stop:]
+        self._events.append(RequestReceived(stream_id, "responder", environ, keep))
+        if rest == _NO_BODY.get(stream_id):
+            self._requests[stream_id] = _Request(role, keep, limits.max_stderr, "over")
+            self._events.append(_BODY_ENDED[stream_id])
+            stop = len(data)
+            rest = b""
+        else:
+            self._requests[stream_id] = _Request(role, keep, limits.max_stderr, "stdin")
         self._begun += 1
         self._ignored_now = 0
-        self._events.append(RequestReceived(stream_id, "responder", environ, request.keep))
-        rest = data[stop:]
-        if rest == _NO_BODY.get(stream_id):
-            request.stage = "over"
-            self._events.append(_BODY_ENDED[stream_id])
-            rest = b""
-        self._scanner.offset += len(data) - len(rest)
+        self._scanner.offset += stop
         return rest
 
     def _give_up(self) -> None:
@@ -548,13 +554,12 @@ class ServerConnection:
         the record of the head where it fits.
         """
         request = self._answerable(stream_id)
-        if self._dead or request.log or request.log_used or len(head) + len(body) > wire.MAX_CONTENT:
+        data = head + body
+        if self._dead or request.log or request.log_used or len(data) > wire.MAX_CONTENT:
             return self.send_head(stream_id, head) + self.send_body(stream_id, body) + self.end(stream_id, status)
-        answer = wire.encode_answer(stream_id, head + body, status)
+        answer = wire.encode_answer(stream_id, data, status)
         self._finish(stream_id, request)
-        if self._farewell and self.closing and request.keep:
-            answer += _FAREWELL
-        return answer
+        return answer + _FAREWELL if self.closing and self._farewell and request.keep else answer
 
     def fail(self, stream_id: int) -> bytes:
         """End a response that broke after its head, as visibly as possible.
