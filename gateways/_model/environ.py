@@ -343,6 +343,8 @@ def scgi_length(variables: "Variables") -> int:
     """
     environ = variables if isinstance(variables, dict) else dict(variables)
     agreed = environ.get("CONTENT_LENGTH", "")
+    if agreed == "0" and "HTTP_CONTENT_LENGTH" not in environ and len(environ) == len(variables):
+        return 0  # most requests have no body
     if len(environ) != len(variables):
         agreed = _agreed_length([value for name, value in as_pairs(variables) if name == "CONTENT_LENGTH"])
     announced = parse_length(agreed) if agreed else 0

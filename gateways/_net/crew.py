@@ -76,6 +76,9 @@ class Crew:
     def forget(self, connection: Connection) -> None:
         """A connection has been closed."""
 
+    def read_again(self, readable: Readable) -> None:
+        """Something may have more to read already: after all else that has come in, and if that is worth a try."""
+
     async def _wait(self) -> bool:
         """Wait until something has come in. False once nothing will."""
         raise NotImplementedError
@@ -263,6 +266,7 @@ class SharedCrew(Crew):
         self._watched: dict[int, Readable] = {}
         self._readable: deque[tuple[int, int]] = deque()
         self._rounds = 0
+        self._tries = 0
 
     def watch(self, readable: Readable) -> None:
         fd = readable.fileno()
@@ -274,6 +278,12 @@ class SharedCrew(Crew):
         del self._watched[fd]
         if not self.disbanded:
             self._poller.unregister(fd)
+
+    def read_again(self, readable: Readable) -> None:
+        # Where things come in one after the other, and not more of them than are seen to between two looks anyway.
+        if self._rounds > 1 and self._tries < _BATCH:
+            self._tries += 1
+            self._readable.append((readable.fileno(), _READABLE))
 
     def _at_hand(self) -> int:
         return len(self._readable)
@@ -295,6 +305,7 @@ class SharedCrew(Crew):
                 self._rounds = 0
                 await trio.lowlevel.wait_readable(self._poller.fileno())
             self._readable.extend(found)
+            self._tries = 0
             self.now = trio.current_time()
         return True
 

@@ -58,7 +58,7 @@ class ServerStopping(RemoteProtocolError):
 
 
 #: What steps the coroutine of one exchange after the other.
-Stepper = Generator[Any, "Exchange | None", int]
+Stepper = Generator[Any, "Exchange", int]
 #: What a stepper yields when it is ready for the next.
 _ENDED = object()
 
@@ -69,19 +69,19 @@ def new_stepper() -> Stepper:
     Python hands what a coroutine gives back to whoever steps it as an exception, which is dear, but to what awaits it
     as a value.
     """
-    stepper = _stepping()
+    stepper = cast("Stepper", _stepping())
     next(stepper)
     return stepper
 
 
 @types.coroutine
-def _stepping() -> Stepper:
-    exchange: Any = yield _ENDED
+def _stepping() -> Generator[Any, Any, int]:
+    exchange: Exchange = yield _ENDED
     while True:
-        status: int = yield from exchange.coroutine
+        coroutine: Any = exchange.coroutine
+        exchange.app_status = yield from coroutine
         if exchange.scope is not None:
-            return status  # it has waited, so that this is stepped by trio
-        exchange.app_status = status
+            return exchange.app_status  # it has waited, so that this is stepped by trio
         exchange = yield _ENDED
 
 
@@ -135,7 +135,7 @@ class Exchange(Carrier):
     #: The app status of an answer that is complete while its handler goes on.
     _ended_with: int | None = None
     _error: BaseException | None = None
-    #: What answers the request, and the app status that it has given back, if it did not wait.
+    #: What answers the request, and the app status that it has given back.
     coroutine: Coroutine[Any, Any, int]
     app_status: int
     _stepper: Stepper

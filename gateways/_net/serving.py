@@ -73,7 +73,8 @@ async def _not_started(request: Request) -> Response:
 class _Door:
     """A listener as the leader of a crew sees it: accepts one connection each time it is ready.
 
-    Not more: behind a handler that blocks they would wait here, while another process has nothing to do.
+    The next one not before this one has its answer, or waits: behind a handler that blocks they would wait here, while
+    another process has nothing to do.
 
     ``shut`` is set when that cannot go on: there are enough connections, or there was ``trouble``.
     """
@@ -110,6 +111,7 @@ class _Door:
                 self.close()
         else:
             self._service.welcome(connected, peer, self._crew)
+            self._crew.read_again(self)
 
 
 class Service:
