@@ -58,7 +58,7 @@ class ServerStopping(RemoteProtocolError):
 
 
 #: What steps the coroutine of one exchange after the other.
-Stepper = Generator[Any, "Exchange", int]
+Stepper = Generator[Any, "Exchange", None]
 #: What a stepper yields when it is ready for the next.
 _ENDED = object()
 
@@ -75,13 +75,12 @@ def new_stepper() -> Stepper:
 
 
 @types.coroutine
-def _stepping() -> Generator[Any, Any, int]:
-    exchange: Exchange = yield _ENDED
+def _stepping() -> Generator[Any, Any, None]:
+    exchange: Any = yield _ENDED
     while True:
-        coroutine: Any = exchange.coroutine
-        exchange.app_status = yield from coroutine
+        exchange.app_status = yield from exchange.coroutine
         if exchange.scope is not None:
-            return exchange.app_status  # it has waited, so that this is stepped by trio
+            return  # it has waited, so that this is stepped by trio
         exchange = yield _ENDED
 
 
@@ -229,7 +228,8 @@ class Exchange(Carrier):
         """Go on from the first wait to the end, in the same task."""
         if self._error is not None:
             raise self._error
-        self._conclude(await Resumed(self._stepper, self._trap, self._before_wait, self.context))
+        await Resumed(self._stepper, self._trap, self._before_wait, self.context)
+        self._conclude(self.app_status)
 
     def cancel(self, *, nobody_waits: bool, error: RemoteProtocolError | None = None) -> None:
         """Cancel the handler: because nobody waits for its answer, or because of an error that is the answer."""
