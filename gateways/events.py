@@ -178,6 +178,9 @@ class ServerConnection(Protocol):
     as often as may be, when the server stops: ``closing`` is to be true with the end of the last request that is there
     or still comes, and the peer is to be told, as far as that can be said. ``environ`` is that of a request of this
     peer, if one is known.
+
+    One whose ``send_body`` copies the data may have ``frame_body(stream_id, data)`` as well: the same bytes as a list
+    of pieces, with the data itself in them. Large bodies are sent that way.
     """
 
     @property

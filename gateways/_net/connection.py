@@ -5,7 +5,8 @@ Nothing here waits but for an answer to be written: a crew (:mod:`gateways._net.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import trio
 from gateways._model.environ import build
 from gateways._model.errors import LimitExceeded, RemoteProtocolError
 from gateways._net.exchange import DeadlineExceeded, Exchange
-from gateways._net.stream import RECEIVE, AnyStream
+from gateways._net.stream import RECEIVE, AnyStream, Data
 from gateways.events import (
     BodyEnded,
     BodyReceived,
@@ -35,6 +36,10 @@ __all__ = ["Connection"]
 
 _TOO_MUCH_UNSENT = 262_144
 _BEHIND = 65_536
+#: Times that a handler may send before it is made to wait.
+_TURNS = 4
+#: Pieces of fewer bytes are put together while they wait to be sent.
+_CRUMB = 4096
 _NONE_DUE: dict[int, float] = {}
 
 
@@ -51,7 +56,9 @@ class Connection:
         "_params_due",
         "_reading",
         "_tasks",
+        "_turns",
         "_unsent",
+        "_unsent_size",
         "_watched",
         "_write_due",
         "_written",
@@ -85,7 +92,11 @@ class Connection:
         self._lingering: float | None = None
         self._drained = 0
         self._owed = False
-        self._unsent = bytearray()
+        #: What could not be sent at once, in pieces, and how many bytes that is.
+        self._unsent: deque[Data] = deque()
+        self._unsent_size = 0
+        #: Times that a handler has sent and was not made to wait.
+        self._turns = 0
         #: Set when the task that writes has come to an end; None while no task does.
         self._written: trio.Event | None = None
         self._write_due: float | None = None
@@ -123,7 +134,7 @@ class Connection:
                 exchange.discard()
                 del self.exchanges[exchange.stream_id]
         if not self.exchanges:
-            self._unsent.clear()
+            self._drop(self._unsent_size)
         self._stop_reading()
 
     def _close_when_done(self) -> None:
@@ -206,7 +217,7 @@ class Connection:
     def mind_reading(self) -> None:
         """Have the stream watched while there is room for what it brings."""
         wanted = (
-            self._reading and (not self.exchanges or not self._must_wait()) and len(self._unsent) <= _TOO_MUCH_UNSENT
+            self._reading and (not self.exchanges or not self._must_wait()) and self._unsent_size <= _TOO_MUCH_UNSENT
         )
         if wanted is not self._watched:
             self._watched = wanted
@@ -336,7 +347,7 @@ class Connection:
     def _lose(self) -> None:
         """Give the connection up: nothing can be sent any more."""
         self.gone = True
-        self._unsent.clear()
+        self._drop(self._unsent_size)
         self._write_due = None
         self._abort_all()
         self._reading = False
@@ -351,7 +362,7 @@ class Connection:
         if self.gone:
             return
         if self._unsent:
-            self._unsent += data
+            self._keep(data)
             self.mind_reading()
             return
         try:
@@ -359,20 +370,68 @@ class Connection:
         except Exception:
             self.break_down()
             return
-        if sent == len(data):
+        if sent != len(data):
+            self._keep(data)
+            self._first_sent(sent)
+
+    def send_pieces(self, pieces: Iterable[Data]) -> None:
+        """The same for several pieces, none of them empty. They are not copied."""
+        if self.gone:
             return
+        more = bool(self._unsent)
+        for piece in pieces:
+            self._keep(piece)
+        if more:
+            self.mind_reading()
+            return
+        try:
+            sent = self.stream.send_pieces_nowait(self._unsent)
+        except Exception:
+            self.break_down()
+            return
+        self._first_sent(sent)
+
+    def _first_sent(self, sent: int) -> None:
         if sent < 0:
             self._lose()
-        else:
-            self._unsent += memoryview(data)[sent:]
+            return
+        self._drop(sent)
+        if self._unsent:
             self.mind_reading()
             self._write_due = self.deadline(self.service.limits.write_timeout)
 
-    async def flushed(self) -> None:
-        """Wait until everything is sent or the peer is gone. Cancelled, it leaves the rest for the next caller.
+    def _keep(self, data: Data) -> None:
+        """Add to what is to be sent. Small pieces are put together: each by itself takes many times its size."""
+        self._unsent_size += len(data)
+        if len(data) < _CRUMB:
+            last = self._unsent[-1] if self._unsent else None
+            if isinstance(last, bytearray) and len(last) < _CRUMB:
+                last += data
+                return
+            data = bytearray(data)
+        self._unsent.append(data)
 
-        It waits once in any case: a handler that sends as fast as its peer reads would keep the others from their turn.
-        """
+    def _drop(self, size: int) -> None:
+        """Take off what has been sent, or is not to be; it may be gone meanwhile."""
+        while size and self._unsent:
+            piece = self._unsent.popleft()
+            dropped = min(size, len(piece))
+            if dropped < len(piece):
+                self._unsent.appendleft(memoryview(piece)[dropped:])
+            self._unsent_size -= dropped
+            size -= dropped
+
+    async def eased(self) -> None:
+        """Wait until a handler may send more: while much is unsent, and every now and then in any case. One that sends
+        as fast as its peer reads would keep the others from their turn."""
+        self._turns += 1
+        if self._turns >= _TURNS or self.behind:
+            self._turns = 0
+            await self.flushed()
+
+    async def flushed(self) -> None:
+        """Wait until everything is sent or the peer is gone, and once in any case. Cancelled, it leaves the rest for
+        the next caller."""
         if not self._unsent:
             await trio.lowlevel.checkpoint()
         while self._unsent:
@@ -389,17 +448,19 @@ class Connection:
 
     async def _write(self) -> None:
         while self._unsent:
-            sent = await self.stream.send_some(self._unsent)
+            sent = await self.stream.send_some(self._unsent[0])
+            while sent > 0:
+                self._drop(sent)
+                sent = self.stream.send_pieces_nowait(self._unsent) if self._unsent else 0
             if sent < 0:
                 self._lose()
                 return
-            del self._unsent[:sent]
             self._write_due = self.deadline(self.service.limits.write_timeout) if self._unsent else None
 
     @property
     def behind(self) -> bool:
         """Whether so much waits to be sent that a handler should not add to it."""
-        return len(self._unsent) >= _BEHIND
+        return self._unsent_size >= _BEHIND
 
     def write_in_background(self) -> None:
         """See to it that what could not be sent at once is sent although no handler waits for that."""

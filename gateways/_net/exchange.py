@@ -22,6 +22,7 @@ from gateways._model.request import Body, Carrier, Request, content_length, data
 from gateways._net.access import new_request_id, target
 from gateways._net.inbox import NOTHING, Inbox
 from gateways._net.lines import indented, printable
+from gateways._net.stream import Data
 
 if TYPE_CHECKING:
     from gateways._model.dialects.voice import Voice
@@ -35,7 +36,9 @@ __all__ = ["DeadlineExceeded", "Exchange", "ServerStopping", "Stepper", "new_ste
 T = TypeVar("T")
 
 #: An answer leaves when this much of it has gathered, and whenever the handler is about to wait.
-_FLUSH_AT = 65_536
+_FLUSH_AT = 131_072
+#: Chunks of so many bytes on average are large.
+_LARGE = 16_384
 
 
 class DeadlineExceeded(RemoteProtocolError):
@@ -386,13 +389,12 @@ class Exchange(Carrier):
         self._chunks.append(data)
         self._gathered += len(data)
         # Only the handler's own task is seen to wait (_before_wait); tasks that it has started are not.
-        if (
-            self._gathered >= _FLUSH_AT
-            or (self.committed and self.connection.behind)
-            or (self.scope is not None and trio.lowlevel.current_task() is not self._task)
-        ):
+        if self.scope is not None and trio.lowlevel.current_task() is not self._task:
             self._flush()
             await self.connection.flushed()
+        elif self._gathered >= _FLUSH_AT or (self.committed and self.connection.behind):
+            self._flush()
+            await self.connection.eased()
 
     async def end(self, app_status: int) -> None:
         """The answer is complete, and its handler goes on: it leaves when that waits next, or comes to its end."""
@@ -418,9 +420,25 @@ class Exchange(Carrier):
         raise LocalProtocolError("this answer has ended: nothing more can be sent")
 
     def _flush(self) -> None:
-        frames = self._frames()
-        if frames:
-            self.connection.send(frames)
+        if not self._chunks or self._gathered < _LARGE * len(self._chunks):
+            frames = self._frames()
+            if frames:
+                self.connection.send(frames)
+            return
+        # Large chunks are not put together: to copy them, and to have the memory for that, costs like sending them.
+        chunks, self._chunks = self._chunks, []
+        pieces: list[Data] = [self._frames()]
+        protocol = self.connection.protocol
+        in_pieces = getattr(protocol, "frame_body", None)
+        for chunk in chunks:
+            if in_pieces is None:
+                pieces.append(protocol.send_body(self.stream_id, chunk))
+            else:
+                pieces += in_pieces(self.stream_id, chunk)
+        self.sent += self._gathered
+        self._gathered = 0
+        self.committed = True
+        self.connection.send_pieces([piece for piece in pieces if piece])
 
     def _frames(self) -> bytes:
         """What has gathered, framed: the whole head in one record, in one write with what follows it."""

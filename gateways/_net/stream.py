@@ -11,16 +11,24 @@ import select
 import socket
 import struct
 import termios
+from collections.abc import Iterable
+from itertools import islice
 from typing import Protocol
 
 import trio
 
 from gateways._net.address import describe
 
-__all__ = ["RECEIVE", "AnyStream", "PipeStream", "SocketStream", "TrioStream"]
+__all__ = ["RECEIVE", "AnyStream", "Data", "PipeStream", "SocketStream", "TrioStream"]
 
 #: Bytes that are read at a time.
 RECEIVE = 65_536
+
+#: What is sent.
+Data = bytes | bytearray | memoryview
+
+#: Pieces that are sent with one call, at most: no system takes fewer than 16.
+_PIECES = 16
 
 #: Said with each call: an accepted socket blocks, and to change that takes a call of its own.
 _AT_ONCE = socket.MSG_DONTWAIT
@@ -56,11 +64,15 @@ class AnyStream(Protocol):
         """Whether it may be closed at once: nothing is unread, or under way, that would make a reset of that."""
         ...
 
-    def send_nowait(self, data: bytes | bytearray) -> int:
+    def send_nowait(self, data: Data) -> int:
         """Send what can be sent without waiting: the number of bytes, -1 when nobody is there to take them."""
         ...
 
-    async def send_some(self, data: bytes | bytearray) -> int:
+    def send_pieces_nowait(self, pieces: Iterable[Data]) -> int:
+        """The same for the first of several pieces and those that can go with it, where the stream can do that."""
+        ...
+
+    async def send_some(self, data: Data) -> int:
         """Wait until some of it can be sent, and send that; -1 when nobody is there to take it. Cancelled, it has sent
         nothing."""
         ...
@@ -140,7 +152,7 @@ class SocketStream:
         # On a unix socket what was sent has arrived.
         return self.peer is None and not self.unread()
 
-    def send_nowait(self, data: bytes | bytearray) -> int:
+    def send_nowait(self, data: Data) -> int:
         try:
             return self._socket.send(data, _AT_ONCE)
         except BlockingIOError:
@@ -148,7 +160,15 @@ class SocketStream:
         except OSError:
             return -1
 
-    async def send_some(self, data: bytes | bytearray) -> int:
+    def send_pieces_nowait(self, pieces: Iterable[Data]) -> int:
+        try:
+            return self._socket.sendmsg(islice(pieces, _PIECES), (), _AT_ONCE)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return -1
+
+    async def send_some(self, data: Data) -> int:
         self._waited_for = True
         sent = 0
         while not sent:
@@ -255,7 +275,7 @@ class PipeStream:
     def nothing_unread(self) -> bool:
         return False
 
-    def send_nowait(self, data: bytes | bytearray) -> int:
+    def send_nowait(self, data: Data) -> int:
         if self._sending is None:
             return -1
         try:
@@ -265,7 +285,10 @@ class PipeStream:
         except OSError:
             return -1  # EPIPE: whoever reads there has ended, or does not want to know
 
-    async def send_some(self, data: bytes | bytearray) -> int:
+    def send_pieces_nowait(self, pieces: Iterable[Data]) -> int:
+        return 0
+
+    async def send_some(self, data: Data) -> int:
         while not (sent := self.send_nowait(data)):
             if self._sending is None:
                 return -1
@@ -329,10 +352,13 @@ class TrioStream:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
-    def send_nowait(self, data: bytes | bytearray) -> int:
+    def send_nowait(self, data: Data) -> int:
         return 0
 
-    async def send_some(self, data: bytes | bytearray) -> int:
+    def send_pieces_nowait(self, pieces: Iterable[Data]) -> int:
+        return 0
+
+    async def send_some(self, data: Data) -> int:
         sent = bytes(data)  # there may be more in it by then
         try:
             await self._stream.send_all(sent)

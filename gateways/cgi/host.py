@@ -27,7 +27,7 @@ from gateways._model.limits import Limits
 from gateways._model.request import Request
 from gateways._model.response import Response
 from gateways._net.calling import Call, LineLog, Upload, accompany, measured, readable
-from gateways._net.stream import PipeStream
+from gateways._net.stream import Data, PipeStream
 from gateways.cgi.wire import ClientConnection, program_environment
 
 __all__ = ["directory", "script"]
@@ -377,7 +377,7 @@ class _ProgramStream(PipeStream):
         self._log.write(b"the program has closed its stdout and runs on; it is ended\n")
         return 0
 
-    async def send_some(self, data: bytes | bytearray) -> int:
+    async def send_some(self, data: Data) -> int:
         self._pass_turn(True)
         sent = 0
         try:

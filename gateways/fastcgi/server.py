@@ -517,6 +517,15 @@ class ServerConnection:
         """Bytes that carry some of the response body; ``b""`` sends nothing and ends nothing."""
         return self._send(stream_id, data)
 
+    def frame_body(self, stream_id: int, data: bytes) -> list[bytes | memoryview]:
+        """The same as :meth:`send_body` in pieces, none of them empty, to be sent one after the other: ``data`` is not
+        copied."""
+        request = self._answerable(stream_id)
+        if self._dead or not data:
+            return []
+        records = wire.encode_pieces(wire.STDOUT, stream_id, data)
+        return [self._take_log(stream_id, request), *records] if request.log else records
+
     def send_log(self, stream_id: int, text: str) -> bytes:
         """Take text for the web server's error log; always ``b""``.
 

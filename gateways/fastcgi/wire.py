@@ -134,13 +134,21 @@ def encode_stream(kind: int, stream_id: int, data: bytes) -> bytes:
     """
     if len(data) <= MAX_CONTENT:
         return encode_record(kind, stream_id, data) if data else b""
+    return b"".join(encode_pieces(kind, stream_id, data))
+
+
+def encode_pieces(kind: int, stream_id: int, data: bytes) -> list[bytes | memoryview]:
+    """The same in pieces, none of them empty, to be sent one after the other: ``data`` is not copied."""
     parts: list[bytes | memoryview] = []
     view = memoryview(data)
-    for start in range(0, len(view), PIECE):
-        piece = view[start : start + PIECE]
+    most = MAX_CONTENT if len(data) <= MAX_CONTENT else PIECE
+    for start in range(0, len(data), most):
+        piece = view[start : start + most]
         padding = -len(piece) % 8
-        parts += HEADER.pack(VERSION, kind, stream_id, len(piece), padding), piece, _ZEROS[padding]
-    return b"".join(parts)
+        parts += HEADER.pack(VERSION, kind, stream_id, len(piece), padding), piece
+        if padding:
+            parts.append(_ZEROS[padding])
+    return parts
 
 
 def encode_begin(stream_id: int, role: int, flags: int) -> bytes:

@@ -253,6 +253,18 @@ def test_log_text_travels_with_the_next_bytes_of_the_response() -> None:
     ]
 
 
+def test_a_body_in_pieces_is_the_same_body() -> None:
+    whole, pieces = connected(request()), connected(request())
+    assert pieces.frame_body(1, b"") == []
+    for connection in (whole, pieces):
+        connection.send_log(1, "text")
+    for data in (b"first" * 10_000, b"second" * 20_000):
+        assert b"".join(pieces.frame_body(1, data)) == whole.send_body(1, data)
+    assert pieces.end(1) == whole.end(1)
+    with pytest.raises(LocalProtocolError, match="request 1 is not active"):
+        pieces.frame_body(1, b"more")
+
+
 def test_F33_stderr_is_ended_if_it_was_used() -> None:
     connection = connected(request())
     connection.send_log(1, "x")

@@ -160,6 +160,16 @@ def test_K02_F12_longer_data_comes_in_pieces_of_which_the_last_one_alone_is_padd
 
 def test_F33_no_data_makes_no_record() -> None:
     assert wire.encode_stream(STDOUT, 1, b"") == b""
+    assert wire.encode_pieces(STDOUT, 1, b"") == []
+
+
+@pytest.mark.parametrize("length", [1, 8, 32768, 65535, 65536, 65537, 131_072, 1_000_003])
+def test_pieces_of_a_stream_are_its_records_with_the_data_itself_in_them(length: int) -> None:
+    data = random.Random(length).randbytes(length)
+    pieces = wire.encode_pieces(STDOUT, 9, data)
+    assert b"".join(pieces) == wire.encode_stream(STDOUT, 9, data)
+    assert all(pieces)
+    assert sum(len(piece) for piece in pieces if isinstance(piece, memoryview) and piece.obj is data) == length
 
 
 def test_F10_F17_a_stream_is_the_same_however_it_is_split() -> None:

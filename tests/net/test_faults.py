@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from gateways._net.calling import Call, Upload, readable
 from gateways._net.choosing import ChoosingConnection
 from gateways._net.connection import Connection
 from gateways._net.inbox import Inbox
-from gateways._net.stream import AnyStream, SocketStream
+from gateways._net.stream import AnyStream, Data, SocketStream
 from gateways.fastcgi import wire
 from tests.net.pairs import (
     asking,
@@ -222,14 +222,21 @@ class Faulty:
     def nothing_unread(self) -> bool:
         return self.inner.nothing_unread()
 
-    def send_nowait(self, data: bytes | bytearray) -> int:
+    def send_nowait(self, data: Data) -> int:
         if self._now("gone"):
             return -1
         if self.count > self._at and self._fault in ("short", "slow"):
             return self.inner.send_nowait(data[:1]) if self._fault == "short" else 0
         return self.inner.send_nowait(data)
 
-    async def send_some(self, data: bytes | bytearray) -> int:
+    def send_pieces_nowait(self, pieces: Iterable[Data]) -> int:
+        if self._now("gone"):
+            return -1
+        if self.count > self._at and self._fault in ("short", "slow"):
+            return self.inner.send_pieces_nowait([next(iter(pieces))[:1]]) if self._fault == "short" else 0
+        return self.inner.send_pieces_nowait(pieces)
+
+    async def send_some(self, data: Data) -> int:
         await trio.lowlevel.checkpoint()
         if self._now("gone"):
             return -1

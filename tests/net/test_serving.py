@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,18 @@ class Waiting:
         return Response("waited")
 
 
+#: How long the pieces of a body are: some are put together, some are sent as they are.
+SIZES = (1, 70_000, 100, 16_384, 300_000, 5, 131_072, 65_536, 65_536, 20_000, 4, 40_000) * 3
+
+
+async def mixed(request: Request) -> Response:
+    async def pieces(send: Callable[[bytes], Awaitable[None]]) -> None:
+        for number, size in enumerate(SIZES):
+            await send(bytes([number]) * size)
+
+    return Response(pieces)
+
+
 async def read_all(request: Request) -> Response:
     return Response(f"{len(await request.body.read())}")
 
@@ -60,6 +72,42 @@ async def never_reads(request: Request) -> Response:
 
 
 # --- answers -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_in_pieces_of_all_sizes_comes_whole_to_a_slow_reader(
+    where: str, protocol: serving.Protocol
+) -> None:
+    async with running(mixed, where, protocol) as backend:
+        peer = await backend.connect()
+        await peer.ask()
+        while not peer.over:
+            await trio.testing.wait_all_tasks_blocked()  # until no more can be sent
+            await peer.receive()
+        answer = await peer.answer()
+        assert answer.ended == "complete"
+        assert answer.body == b"".join(bytes([number]) * size for number, size in enumerate(SIZES))
+
+
+async def test_a_fast_reader_of_one_answer_does_not_keep_others_from_theirs(tmp_path: Path) -> None:
+    async def endless(request: Request) -> Response:
+        async def pieces(send: Callable[[bytes], Awaitable[None]]) -> None:
+            while True:
+                await send(bytes(65_536))
+
+        return Response("quick") if request.path == "/quick" else Response(pieces)
+
+    async with running(endless, unix(tmp_path)) as backend, trio.open_nursery() as nursery:
+        greedy = await backend.connect()
+        await greedy.ask()
+
+        async def read_on() -> None:
+            while True:
+                await greedy.stream.receive_some()
+
+        nursery.start_soon(read_on)
+        for _ in range(20):
+            assert (await backend.ask(variables(path="/quick"))).body == b"quick"
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_handler_that_does_not_wait_is_answered(where: str, protocol: serving.Protocol) -> None:
