@@ -122,8 +122,10 @@ class Crew:
                 exchange = await self._lead_and_see_to_one()
                 if exchange is None:
                     return
-                with exchange.connection.confining():
+                try:
                     exchange.connection.settle()
+                except Exception:
+                    exchange.connection.break_down()
                 if len(self._followers) >= _MAX_FOLLOWERS:
                     return
             await self._follow()
