@@ -24,7 +24,7 @@ _SINGLE_HEADERS = frozenset({"HTTP_HOST", "HTTP_AUTHORIZATION", "HTTP_REFERER", 
 _NEVER = ("", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_PROXY")
 
 #: nginx sends these without a value where there is nothing to tell.
-_OFTEN_EMPTY = ("QUERY_STRING", "CONTENT_TYPE", "CONTENT_LENGTH", "REMOTE_USER")
+_OFTEN_EMPTY = ("CONTENT_TYPE", "CONTENT_LENGTH", "REMOTE_USER")
 
 #: Names that need no look at their characters. A name that is missing here costs time and nothing else.
 _USUAL_NAMES = frozenset({
@@ -122,12 +122,12 @@ def build(variables: "Variables", protocol: str, rules: Rules) -> "tuple[dict[st
         if notes and rules.mount is not None:
             notes = tuple([name for name in notes if name != "root-script-name"])  # the split is ours anyway
         path, script, info = _split_path(environ, http, rules.mount)
+        query = environ.pop("QUERY_STRING", "")
         if not plain:
             for name in _NEVER:
                 environ.pop(name, None)
         _drop_empty(environ)
-        environ["SCRIPT_NAME"], environ["PATH_INFO"] = script, info
-        environ.setdefault("QUERY_STRING", "")
+        environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["QUERY_STRING"] = script, info, query
         environ.setdefault("GATEWAY_INTERFACE", "CGI/1.1")
         _method(environ, http)
         _length(environ, protocol)
@@ -202,6 +202,8 @@ def _split_path(environ: "dict[str, str]", http: bool, mount: "str | None") -> "
     """Take SCRIPT_NAME and PATH_INFO out, and give (path, script name, path info) as they ought to be: the path is the
     concatenation of the two."""
     script, info = environ.pop("SCRIPT_NAME", ""), environ.pop("PATH_INFO", "")
+    if not script and mount is None and info.startswith("/"):
+        return info, script, info  # what most requests come to: the same as below
     if not http:
         # molly-brown and gmid leave out the leading slash.
         script, info = _slashed(script), _slashed(info)
