@@ -79,6 +79,8 @@ class Body:
             size += len(chunk)
             self._check(size, allowed)
             chunks.append(chunk)
+            if self._left == 0:
+                break
         return b"".join(chunks)
 
     def __aiter__(self) -> "Body":

@@ -259,8 +259,9 @@ class Connection:
     def _on_body(self, event: BodyReceived) -> None:
         exchange = self.exchanges.get(event.stream_id)
         if exchange is not None:
-            exchange.inbox.put(event.data, alone=len(self.exchanges) == 1 and not self.protocol.shared)
-            if exchange.inbox.full:
+            inbox = exchange.inbox
+            inbox.put(event.data, alone=len(self.exchanges) == 1 and not self.protocol.shared)
+            if inbox.full:
                 self.mind_reading()
 
     def _on_body_end(self, event: BodyEnded) -> None:

@@ -91,6 +91,7 @@ _START: Final = struct.Struct(">HHHBx")
 _BEGIN: Final = struct.Struct(">HHHBxHB5x")
 _BEGIN_START: Final = VERSION << 8 | BEGIN_REQUEST
 _PARAMS_START: Final = VERSION << 8 | PARAMS
+_STDIN_START: Final = VERSION << 8 | STDIN
 _STDOUT_START: Final = VERSION << 8 | STDOUT
 _END_START: Final = VERSION << 8 | END_REQUEST
 #: What follows the last bytes of a response, by their padding: that, the end of STDOUT, and FCGI_END_REQUEST.
@@ -250,6 +251,19 @@ def read_request(data: bytes) -> tuple[int, int, int, bytes, int] | None:
         return None  # data ends inside one of the headers
     end += HEADER_LENGTH + padding
     return (stream_id, role, flags, data[at:stop], end) if end <= len(data) else None
+
+
+def read_body(data: bytes, stream_id: int) -> bytes | None:
+    """The body that ``data`` is the whole of: one record of STDIN and the empty one. None for anything else."""
+    if len(data) < 2 * HEADER_LENGTH:
+        return None
+    start, same_id, length, padding = _START.unpack_from(data)
+    if start != _STDIN_START or same_id != stream_id or length == 0:
+        return None
+    end: int = HEADER_LENGTH + length + padding
+    if len(data) != end + HEADER_LENGTH or _START.unpack_from(data, end) != (_STDIN_START, stream_id, 0, 0):
+        return None
+    return data[HEADER_LENGTH : HEADER_LENGTH + length]
 
 
 class RecordScanner:

@@ -370,6 +370,51 @@ def test_any_records_are_read_as_the_scanner_reads_them(records: list[bytes]) ->
     assert wire.read_request(b"".join(records)) == slow_request(b"".join(records))
 
 
+def slow_body(data: bytes, stream_id: int) -> bytes | None:
+    """What :func:`wire.read_body` promises, record by record."""
+    scanner = wire.RecordScanner()
+    try:
+        records = list(scanner.scan(data))
+    except RemoteProtocolError:
+        return None
+    if scanner.partial or [(kind, number) for kind, number, *_ in records] != [(STDIN, stream_id)] * 2:
+        return None
+    (_, _, content, _), (_, _, nothing, padding) = records
+    return content if content and not nothing and not padding else None
+
+
+@pytest.mark.parametrize("padding", [0, 3, 255])
+def test_small_body_is_read_at_once(padding: int) -> None:
+    data = rec(STDIN, 300, b"body", padding) + rec(STDIN, 300)
+    assert wire.read_body(data, 300) == b"body" == slow_body(data, 300)
+    for length in range(len(data)):
+        assert wire.read_body(data[:length], 300) is None
+    assert wire.read_body(data + b"\1", 300) is None
+    assert wire.read_body(data, 301) is None
+
+
+@given(
+    st.lists(
+        st.builds(
+            rec,
+            st.sampled_from([BEGIN, STDIN, STDIN, STDIN]),
+            st.integers(1, 2),
+            st.sampled_from([b"", b"body", bytes(8)]),
+            st.integers(0, 2),
+            st.sampled_from([1, 1, 1, 2]),
+        ),
+        max_size=3,
+    ),
+    st.integers(0, 40),
+    st.integers(0, 255),
+)
+def test_any_records_are_the_body_that_the_scanner_finds(records: list[bytes], at: int, byte: int) -> None:
+    data = bytearray(b"".join(records))
+    assert wire.read_body(bytes(data), 1) == slow_body(bytes(data), 1)
+    data[at : at + 1] = bytes([byte])
+    assert wire.read_body(bytes(data), 1) == slow_body(bytes(data), 1)
+
+
 def slow_answer(stream_id: int, data: bytes, app_status: int) -> bytes:
     stdout = wire.encode_stream(STDOUT, stream_id, data) + wire.encode_record(STDOUT, stream_id)
     return stdout + wire.encode_end(stream_id, app_status)
