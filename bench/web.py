@@ -158,7 +158,7 @@ def _about() -> dict[str, str]:
 
 
 def _origin() -> str:
-    """Whose build of Python this is: how it was compiled makes a fifth of what its code costs. It does not tell itself."""
+    """Whose build of Python this is: it does not tell how it was compiled, which makes a fifth of what its code costs."""
     return "the system's own" if Path(sys.executable).resolve().parent == Path("/usr/bin") else "not the system's own"
 
 

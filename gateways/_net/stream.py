@@ -30,6 +30,9 @@ Data = bytes | bytearray | memoryview
 #: Pieces that are sent with one call, at most: no system takes fewer than 16.
 _PIECES = 16
 
+#: What FIONREAD answers where there is nothing to read: an int.
+_NONE = bytes(4)
+
 #: Said with each call: an accepted socket blocks, and to change that takes a call of its own.
 _AT_ONCE = socket.MSG_DONTWAIT
 _RDHUP = getattr(select, "POLLRDHUP", 0)
@@ -146,7 +149,7 @@ class SocketStream:
         return b""
 
     def unread(self) -> bool:
-        return any(fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4)))
+        return fcntl.ioctl(self._socket.fileno(), termios.FIONREAD, _NONE) != _NONE
 
     def nothing_unread(self) -> bool:
         # On a unix socket what was sent has arrived.

@@ -132,21 +132,27 @@ keep_connection=False)]
             found = wire.read_length(data)
             if found is None:
                 return self._keep(data)
-            length, self._headers_at = found
+            length, start = found
             limit = self._limits.max_params_bytes
             if length > limit:
                 # Nothing of the block is read, kept or waited for, and a web server still learns why.
                 return self._refuse(
                     LimitExceeded(f"{length} bytes of headers, the limit max_params_bytes is {limit}", status=431)
                 )
-            self._headers_end = self._headers_at + length
-            self._reading = "headers"
-        end = self._headers_end
-        if len(data) <= end:
-            return self._keep(data)
+            end = start + length
+            if len(data) <= end:
+                self._headers_at, self._headers_end, self._reading = start, end, "headers"
+                return self._keep(data)
+        else:
+            start, end = self._headers_at, self._headers_end
+            if len(data) <= end:
+                return self._keep(data)
         wire.check_comma(data[end])
-        self._forget()
-        return self._take_headers(bytes(data[self._headers_at : end]), bytes(data[end + 1 :]))
+        block, rest = data[start:end], data[end + 1 :]
+        if self._buffer is not None:
+            self._forget()
+            block, rest = bytes(block), bytes(rest)
+        return self._take_headers(block, rest)
 
     def _take_headers(self, block: bytes, rest: bytes) -> list[Event]:
         try:
@@ -159,10 +165,14 @@ keep_connection=False)]
                     raise RemoteProtocolError(f"CONTENT_LENGTH is {pairs[0][1]}, but the client announced {length}")
         except RemoteProtocolError as error:
             return self._refuse(error)
-        self._reading = "body"
         self._sending = "head"
+        received = RequestReceived(0, "responder", variables, False)
+        if not length:
+            self._reading = "rest"
+            return [received, _BODY_ENDED]
+        self._reading = "body"
         self._body_left = length
-        return [RequestReceived(0, "responder", variables, False), *self._take_body(rest)]
+        return [received, *self._take_body(rest)]
 
     def _refuse(self, error: RemoteProtocolError) -> list[Event]:
         self._drop_input()
