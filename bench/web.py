@@ -158,7 +158,7 @@ def _about() -> dict[str, str]:
 
 
 def _origin() -> str:
-    """Whose build of Python this is: it does not tell how it was compiled, which makes a fifth of what its code costs."""
+    """Whose build of Python this is. How it was compiled, which can cost a fifth, it does not tell."""
     return "the system's own" if Path(sys.executable).resolve().parent == Path("/usr/bin") else "not the system's own"
 
 

@@ -148,11 +148,10 @@ keep_connection=False)]
             if len(data) <= end:
                 return self._keep(data)
         wire.check_comma(data[end])
-        block, rest = data[start:end], data[end + 1 :]
-        if self._buffer is not None:
-            self._forget()
-            block, rest = bytes(block), bytes(rest)
-        return self._take_headers(block, rest)
+        if isinstance(data, bytes):  # it came in one piece
+            return self._take_headers(data[start:end], data[end + 1 :])
+        self._forget()
+        return self._take_headers(bytes(data[start:end]), bytes(data[end + 1 :]))
 
     def _take_headers(self, block: bytes, rest: bytes) -> list[Event]:
         try:
