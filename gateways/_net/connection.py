@@ -448,6 +448,8 @@ class Connection:
                 self.mind_reading()
 
     async def _write(self) -> None:
+        # The handler may have had other things to do until now.
+        self._write_due = self.deadline(self.service.limits.write_timeout)
         while self._unsent:
             sent = await self.stream.send_some(self._unsent[0])
             while sent > 0:

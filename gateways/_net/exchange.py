@@ -456,17 +456,18 @@ class Exchange(Carrier):
         return frames
 
     def _before_wait(self) -> None:
-        # Only what has a body to it, or its end: a lone head may still become a clean error.
-        if (self._chunks or self._ended_with is not None) and not self._over:
-            try:
-                if self._ended_with is not None:
-                    self._end_before_handler(self._ended_with)
-                    return
+        if self._over:
+            return
+        try:
+            if self._ended_with is not None:
+                self._end_before_handler(self._ended_with)
+                return
+            if self._chunks:  # a lone head may still become a clean error
                 self._flush()
-                self.connection.write_in_background()
-            except Exception:
-                # Raised here, between two steps of the handler, it would leave it suspended for ever.
-                self.connection.break_down()
+            self.connection.write_in_background()
+        except Exception:
+            # Raised here, between two steps of the handler, it would leave it suspended for ever.
+            self.connection.break_down()
 
     def report(self, error: BaseException) -> None:
         if isinstance(error, RemoteProtocolError | ExcessBody):

@@ -17,6 +17,7 @@ import trio.testing
 
 from gateways import Limits, Listen, Reject, Request, Response, Roles, scgi
 from gateways._net import serving
+from gateways.events import BodyReceived
 from gateways.fastcgi import dissect, wire
 from tests.net.tools import FASTCGI, GET, PATIENCE, POST, SCGI, Answer, Backend, running, unix, variables
 
@@ -86,6 +87,32 @@ async def test_an_answer_in_pieces_of_all_sizes_comes_whole_to_a_slow_reader(
         answer = await peer.answer()
         assert answer.ended == "complete"
         assert answer.body == b"".join(bytes([number]) * size for number, size in enumerate(SIZES))
+
+
+async def test_what_could_not_be_sent_at_once_goes_out_while_the_handler_waits_for_something_else(
+    tmp_path: Path,
+) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        size = near.send(bytes(4_000_000), socket.MSG_DONTWAIT) + 30_000
+    go_on = trio.Event()
+
+    async def handler(request: Request) -> Response:
+        async def pieces(send: Callable[[bytes], Awaitable[None]]) -> None:
+            await send(bytes(size))
+            await go_on.wait()
+
+        return Response(pieces)
+
+    async with running(handler, unix(tmp_path)) as backend:
+        peer = await backend.connect()
+        await peer.ask()
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(PATIENCE):
+            while sum(len(event.data) for event in peer.events if isinstance(event, BodyReceived)) < size:
+                await peer.receive()
+        go_on.set()
+        assert (await peer.answer()).ended == "complete"
 
 
 async def test_a_fast_reader_of_one_answer_does_not_keep_others_from_theirs(tmp_path: Path) -> None:
