@@ -128,7 +128,8 @@ class ListeningSocket(socket.socket):
     """A socket whose ``accept`` does not take twice as long as the call of the system.
 
     That looks up family and type for each connection, and makes members of enumerations of the numbers. And it gives
-    the connection more than is wanted here: what does the work in a socket of Python's is its base class.
+    the connection more than is wanted here: what does the work in a socket of Python's is its base class. That has no
+    ``makefile``, for one.
     """
 
     __slots__ = ("family", "type")

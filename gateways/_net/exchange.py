@@ -35,8 +35,10 @@ __all__ = ["DeadlineExceeded", "Exchange", "ServerStopping", "Stepper", "new_ste
 
 T = TypeVar("T")
 
-#: An answer leaves when this much of it has gathered, and whenever the handler is about to wait.
-_FLUSH_AT = 131_072
+#: An answer begins to leave when this much of it has gathered, and whenever the handler is about to wait.
+_FLUSH_AT = 65_536
+#: The rest leaves in pieces of this size: one that is larger does not fit into the buffer of a socket anyway.
+_MORE_AT = 131_072
 #: Chunks of so many bytes on average are large.
 _LARGE = 16_384
 
@@ -392,7 +394,9 @@ class Exchange(Carrier):
         if self.scope is not None and trio.lowlevel.current_task() is not self._task:
             self._flush()
             await self.connection.flushed()
-        elif self._gathered >= _FLUSH_AT or (self.committed and self.connection.behind):
+        elif self._gathered >= (_MORE_AT if self.committed else _FLUSH_AT) or (
+            self.committed and self.connection.behind
+        ):
             self._flush()
             await self.connection.eased()
 

@@ -72,7 +72,9 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connected, _ = self.socket.accept()
-        return connected, ("", 0)  # wsgiref knows no peers without an address, as those of unix sockets are
+        # wsgiref wants a file of it, which those of a Listener do not have, and knows no peers without an address, as
+        # those of unix sockets are.
+        return socket.socket(fileno=connected.detach()), ("", 0)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         if len(self._clients) >= _CLIENTS:
