@@ -137,6 +137,25 @@ def test_environ_as_sent_is_the_same_whichever_way_the_variables_came(shape: Cal
     assert "HTTP_PROXY" not in request.environ
 
 
+def test_a_request_built_without_a_body_has_that_of_its_carrier() -> None:
+    asked: list[Request] = []
+
+    class Lending(Carrier):
+        def body_of(self, request: Request) -> Body:
+            asked.append(request)
+            return in_memory(b"lent", None)
+
+    environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/", "QUERY_STRING": ""}
+    request, empty = [
+        Request._built(environ, "/", (), None, "responder", None, "fastcgi", carrier)
+        for carrier in (Lending(), Carrier())
+    ]
+    assert drive(request.body.read()) == b"lent"
+    assert request.body is request.body
+    assert asked == [request]
+    assert drive(empty.body.read()) == b""
+
+
 def test_a_request_without_data_has_an_empty_body_there() -> None:
     request = of_a_transport({"REQUEST_METHOD": "GET"})
     assert drive(request.data.read()) == b""
