@@ -159,7 +159,7 @@ def _about() -> dict[str, str]:
 
 def _origin() -> str:
     """Whose build of Python this is. How it was compiled, which can cost a fifth, it does not tell."""
-    return "the system's own" if Path(sys.executable).resolve().parent == Path("/usr/bin") else "not the system's own"
+    return "the system's own" if sys.base_prefix == "/usr" else "not the system's own"
 
 
 def metadata_version(distribution: str) -> str:
